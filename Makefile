@@ -1,0 +1,47 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-gpu test-images lint types up down clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,worker,dev]'
+	@touch $@
+
+install: $(INSTALLED) ## create .venv with every pinned package
+
+demo: $(INSTALLED) ## profile, search, retrain, evaluate and export in minutes; DATA=folder takes CamVid instead of generated scenes
+	$(BIN)/python -m services.embedded.demo $(if $(DATA),--data '$(DATA)')
+
+test: lint types ## everything that needs no GPU
+	$(BIN)/pytest
+
+test-gpu: $(INSTALLED) ## the tests that need a GPU with TensorRT
+	$(BIN)/pytest -m gpu
+
+test-images: $(INSTALLED) ## what each container image installs, in clean environments (minutes)
+	$(BIN)/pytest -m image
+
+lint: $(INSTALLED) ## style, format and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(INSTALLED) ## mypy --strict
+	$(BIN)/mypy
+
+up: $(INSTALLED) ## start the service on this machine
+	$(BIN)/python -m services.embedded up
+
+down: $(INSTALLED) ## stop it
+	$(BIN)/python -m services.embedded down
+
+clean: ## stop the service; remove the environment, its state and everything built
+	[ ! -e $(INSTALLED) ] || $(BIN)/python -m services.embedded down
+	rm -rf .venv .fasterseg demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,220 @@
+"""Experiments as frozen values, one per job kind. The defaults are the paper's; `quick` ones fit two CPU cores.
+
+"reference" marks a value that the paper leaves open and that is read from the published code (docs/paper-notes.md).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fasterseg_core.search_space import Resolution, SearchSpace
+
+
+class DatasetName(StrEnum):
+    """The data sets that can be loaded (appendix G), and generated street scenes with CamVid's classes."""
+
+    STREET_SCENES = "street_scenes"
+    CAMVID = "camvid"  # SegNet layout, 360 x 480
+    CAMVID_720 = "camvid_720x960"
+    CITYSCAPES = "cityscapes"
+    BDD100K = "bdd100k"
+
+
+NUM_CLASSES = {
+    DatasetName.STREET_SCENES: 11,
+    DatasetName.CAMVID: 11,
+    DatasetName.CAMVID_720: 11,
+    DatasetName.CITYSCAPES: 19,
+    DatasetName.BDD100K: 19,
+}
+
+IGNORE_LABEL = 255  # void pixels and padding, in every data set
+
+
+class Engine(StrEnum):
+    """The inference engines that can measure latency; none ever stands in for another."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TORCH_CUDA = "torch_cuda"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class Role(StrEnum):
+    """The two networks of a co-search (sec. 3.3)."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
+
+
+def _not_negative(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative")
+
+
+def _share(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must lie between 0 and 1")
+
+
+def _steps(steps_per_epoch: int | None) -> None:
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch is {steps_per_epoch}; it must be positive, or null for one pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """The latency table of one device: every operator of the space at one resolution (appendix E)."""
+
+    space: SearchSpace = field(default_factory=SearchSpace)
+    resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))  # sec. 4.1
+    dataset: DatasetName = DatasetName.CITYSCAPES  # its number of classes sets the prediction's width
+    engine: Engine = Engine.ONNXRUNTIME
+    precision: Precision = Precision.FP32
+    threads: int = 1  # CPU engines only
+    passes: int = 5  # over all operators, interleaved
+    samples: int = 5  # of each operator in each pass; a row is the median of the passes' medians
+    random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3)
+
+    def __post_init__(self) -> None:
+        _positive(self, "threads", "passes", "samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """SGD on weights (appendix H): momentum 0.9, weight decay 5e-4, learning rate multiplied by `decay` each epoch."""
+
+    learning_rate: float
+    decay: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    gradient_clip: float = 5.0  # norm; reference
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "decay", "gradient_clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OhemConfig:
+    """Online hard example mining: pixels with a true-class probability under `threshold`, at least a share of all.
+
+    `min_kept_divisor` d keeps at least N*H*W / d pixels (reference: 16).
+    """
+
+    threshold: float = 0.7
+    min_kept_divisor: int = 16
+
+    def __post_init__(self) -> None:
+        _positive(self, "min_kept_divisor")
+        _share(self, "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Pretraining and alternating co-search of a teacher and a student (sec. 3.2, 3.3, appendices B, F, H)."""
+
+    space: SearchSpace = field(default_factory=SearchSpace)
+    dataset: DatasetName = DatasetName.CITYSCAPES
+    resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))  # the device's
+    image_scale: float = 0.5  # of that resolution, in training (appendix H)
+    crop: Resolution = field(default_factory=lambda: Resolution(height=160, width=320))  # appendix H
+    batch_size: int = 2  # reference
+    pretrain_epochs: int = 20  # appendix F
+    epochs: int = 30  # appendix F
+    steps_per_epoch: int | None = None  # None: one pass over trainA
+    holdout_share: float = 0.1  # of the training images, for branch selection; the rest is halved
+    holdout_images: int = 64  # at most
+    pretrain_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.02, decay=0.99)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, decay=0.99)
+    architecture_learning_rate: float = 3e-4  # appendix H
+    architecture_betas: tuple[float, float] = (0.5, 0.999)  # reference
+    temperature: float = 1.0  # tau, appendix C
+    latency_weight: float = 0.01  # lambda, appendix F
+    granularity_weights: tuple[float, float, float] | None = None  # w1, w2, w3 of eq. 3; None: balanced on the table
+    target_latency_ms: float = 8.3  # T of eq. 5, appendix B
+    target_exponent: float = -0.07  # alpha = beta of eq. 6
+    ohem: OhemConfig = OhemConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "image_scale", "batch_size", "epochs", "temperature", "target_latency_ms", "holdout_images")
+        _share(self, "holdout_share")
+        _not_negative(self, "pretrain_epochs", "latency_weight", "architecture_learning_rate")
+        _steps(self.steps_per_epoch)
+        if self.granularity_weights is not None and min(self.granularity_weights) < 0:
+            raise ValueError(f"granularity_weights {self.granularity_weights} must not be negative")
+
+
+PAPER_GRANULARITY_WEIGHTS = (0.001, 0.997, 0.002)  # eq. 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainConfig:
+    """A derived network trained from scratch; the student is distilled where a teacher is given (sec. 3.3, eq. 4)."""
+
+    role: Role = Role.STUDENT
+    dataset: DatasetName = DatasetName.CITYSCAPES
+    resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))
+    crop: Resolution = field(default_factory=lambda: Resolution(height=512, width=1024))  # reference
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)  # reference
+    batch_size: int = 12  # reference
+    epochs: int = 600  # reference
+    steps_per_epoch: int | None = 1000  # reference; None: one pass over the training set
+    holdout_share: float = 0.1  # of the training images; the best epoch is chosen on it
+    holdout_images: int = 64  # at most
+    evaluate_every: int = 10  # epochs
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, decay=0.992)  # reference
+    auxiliary_weight: float = 0.2  # reference
+    distillation_weight: float = 1.0  # sec. 3.3
+    ohem: OhemConfig = OhemConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size", "epochs", "holdout_images", "evaluate_every")
+        _share(self, "holdout_share")
+        _not_negative(self, "auxiliary_weight", "distillation_weight")
+        _steps(self.steps_per_epoch)
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales {self.scales} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Class mIoU on the validation set (sec. 4.1), beside an untrained network and the best constant prediction."""
+
+    dataset: DatasetName = DatasetName.CITYSCAPES
+    resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))
+    pictures: int = 6  # rows of the image | truth | prediction picture (Figure 7)
+
+    def __post_init__(self) -> None:
+        _positive(self, "pictures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """A trained network as ONNX, checked against torch and measured on an engine."""
+
+    resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))
+    engine: Engine = Engine.ONNXRUNTIME
+    precision: Precision = Precision.FP32
+    threads: int = 1
+    passes: int = 5
+    samples: int = 5
+
+    def __post_init__(self) -> None:
+        _positive(self, "threads", "passes", "samples")
+
+
+JobConfig = ProfileConfig | SearchConfig | RetrainConfig | EvaluateConfig | ExportConfig

@@ -1,0 +1,159 @@
+"""A latency table: operator -> milliseconds on one device, and how and where they were measured (appendix E)."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypedDict
+
+from fasterseg_core.architecture import Architecture
+from fasterseg_core.operator_specs import OperatorSpec, architecture_specs
+from fasterseg_core.search_space import Resolution
+
+
+class MissingLatencyError(KeyError):
+    """The table has no usable row for an operator; the message names the operator and the table."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RowState(StrEnum):
+    """A quarantined row records why a measurement was refused, and blocks what needs it."""
+
+    MEASURED = "measured"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyRow:
+    """The median of one operator's samples in milliseconds, its quartiles, and how many samples there were."""
+
+    milliseconds: float
+    lower_quartile: float
+    upper_quartile: float
+    samples: int
+    state: RowState = RowState.MEASURED
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state is RowState.MEASURED and not (math.isfinite(self.milliseconds) and self.milliseconds >= 0):
+            raise ValueError(f"milliseconds {self.milliseconds} must be finite and not negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What a table's numbers depend on; two tables with different fingerprints are never mixed."""
+
+    engine: str
+    engine_version: str
+    device: str
+    driver: str
+    threads: int
+    precision: str
+    protocol: str  # how time was taken, for example "thread-cpu-time median of 5 passes"
+    resolution: Resolution
+    num_classes: int
+    interpolation: str = "bilinear, corners aligned"
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the fingerprint, in hex."""
+        return hashlib.sha256(_canonical(asdict(self)).encode()).hexdigest()
+
+
+class LatencyTableDocument(TypedDict):
+    fingerprint: dict[str, object]
+    rows: dict[str, dict[str, object]]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Immutable rows of one fingerprint, content-addressed."""
+
+    fingerprint: Fingerprint
+    rows: Mapping[OperatorSpec, LatencyRow]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", MappingProxyType(dict(self.rows)))
+
+    def milliseconds(self, spec: OperatorSpec) -> float:
+        """The latency of one operator.
+
+        Raises:
+            MissingLatencyError: no row, or a quarantined one.
+        """
+        row = self.rows.get(spec)
+        if row is None:
+            raise MissingLatencyError(f"latency table {self.digest[:12]} has no entry for {spec.key!r}")
+        if row.state is RowState.QUARANTINED:
+            raise MissingLatencyError(
+                f"latency table {self.digest[:12]} has quarantined its entry for {spec.key!r}: {row.reason}"
+            )
+        return row.milliseconds
+
+    def missing(self, specs: Iterable[OperatorSpec]) -> list[OperatorSpec]:
+        """The operators without a usable row."""
+        return [spec for spec in specs if spec not in self.rows or self.rows[spec].state is RowState.QUARANTINED]
+
+    def to_document(self) -> LatencyTableDocument:
+        """The table as plain JSON values, rows sorted by key."""
+        return {
+            "fingerprint": asdict(self.fingerprint),
+            "rows": {spec.key: asdict(row) for spec, row in sorted(self.rows.items(), key=lambda item: item[0].key)},
+        }
+
+    @classmethod
+    def from_document(cls, document: LatencyTableDocument) -> "LatencyTable":
+        """The table of a document.
+
+        Raises:
+            ValueError: a field is missing, unknown or out of range; the message names the row.
+        """
+        try:
+            fields = dict(document["fingerprint"])
+            resolution = Resolution(**fields.pop("resolution"))  # type: ignore[arg-type]
+            fingerprint = Fingerprint(resolution=resolution, **fields)  # type: ignore[arg-type]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"fingerprint: {error}") from error
+        rows = {}
+        for key, values in document["rows"].items():
+            try:
+                row = LatencyRow(**{**values, "state": RowState(values["state"])})  # type: ignore[arg-type]
+            except (TypeError, KeyError, ValueError) as error:
+                raise ValueError(f"row {key!r}: {error}") from error
+            rows[OperatorSpec.from_key(key)] = row
+        return cls(fingerprint, rows)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the canonical document, in hex; the table's id. The order of rows does not matter."""
+        return hashlib.sha256(_canonical(self.to_document()).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyEstimate:
+    """The predicted latency of a network in milliseconds, and its parts: stem, cells, aggregation, prediction."""
+
+    milliseconds: float
+    parts: dict[str, float]
+
+
+def estimate(architecture: Architecture, table: LatencyTable) -> LatencyEstimate:
+    """The latency of a network as the sum of its operators' (appendix E).
+
+    Raises:
+        MissingLatencyError: the table lacks an operator of this network.
+    """
+    parts: dict[str, float] = {}
+    fingerprint = table.fingerprint
+    for part, spec in architecture_specs(architecture, fingerprint.resolution, fingerprint.num_classes):
+        parts[part] = parts.get(part, 0.0) + table.milliseconds(spec)
+    return LatencyEstimate(milliseconds=sum(parts.values()), parts=parts)
+
+
+def _canonical(document: object) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,65 @@
+"""Starting points of every job kind: PAPER are the defaults, QUICK is a smaller lattice that fits two CPU cores."""
+
+from fasterseg_core.config import (
+    DatasetName,
+    EvaluateConfig,
+    ExportConfig,
+    JobConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    RetrainConfig,
+    SearchConfig,
+)
+from fasterseg_core.search_space import Resolution, SearchSpace
+
+_SPACE = SearchSpace(num_layers=6, expansion_ratios=(2, 3, 4), student_ratio=3)
+_RESOLUTION = Resolution(height=360, width=480)
+
+_QUICK_PROFILE = ProfileConfig(
+    space=_SPACE, resolution=_RESOLUTION, dataset=DatasetName.STREET_SCENES, passes=3, samples=3, random_networks=12
+)
+_QUICK_SEARCH = SearchConfig(
+    space=_SPACE,
+    dataset=DatasetName.STREET_SCENES,
+    resolution=_RESOLUTION,
+    crop=Resolution(height=128, width=160),
+    batch_size=4,
+    pretrain_epochs=3,
+    epochs=6,
+    steps_per_epoch=12,
+    holdout_images=24,
+    pretrain_optimizer=OptimizerConfig(learning_rate=0.05, decay=0.9),
+    optimizer=OptimizerConfig(learning_rate=0.03, decay=0.9),
+    architecture_learning_rate=0.02,
+    target_latency_ms=30.0,
+)
+_QUICK_RETRAIN = RetrainConfig(
+    dataset=DatasetName.STREET_SCENES,
+    resolution=_RESOLUTION,
+    crop=Resolution(height=180, width=240),
+    scales=(0.5, 0.75, 1.0),
+    batch_size=8,
+    epochs=10,
+    steps_per_epoch=40,
+    holdout_images=16,
+    evaluate_every=5,
+    optimizer=OptimizerConfig(learning_rate=0.1, decay=0.63),
+)
+_QUICK_EVALUATE = EvaluateConfig(dataset=DatasetName.STREET_SCENES, resolution=_RESOLUTION)
+_QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION)
+
+# By job kind.
+PAPER: dict[str, JobConfig] = {
+    "profile": ProfileConfig(),
+    "search": SearchConfig(),
+    "retrain": RetrainConfig(),
+    "evaluate": EvaluateConfig(),
+    "export": ExportConfig(),
+}
+QUICK: dict[str, JobConfig] = {
+    "profile": _QUICK_PROFILE,
+    "search": _QUICK_SEARCH,
+    "retrain": _QUICK_RETRAIN,
+    "evaluate": _QUICK_EVALUATE,
+    "export": _QUICK_EXPORT,
+}

@@ -1,0 +1,58 @@
+"""One operator by itself, as tables measure it: the module of an OperatorSpec and the shapes that it reads."""
+
+import torch
+from torch import Tensor, nn
+
+from fasterseg_core.operator_specs import OperatorSpec, Structure
+from fasterseg_core.operators import DiscreteOperator, resize
+from fasterseg_core.search_space import Operator
+from fasterseg_core.stem_head import ConvBNReLU, Prediction, Stem
+
+
+class Upsample(nn.Module):
+    """The head's upsampling to a fixed size: (B, C, h, w) -> (B, C, height, width)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.size = (height, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resize(x, self.size)
+
+
+class Concat(nn.Module):
+    """The head's concatenation: (B, a, H, W), (B, b, H, W) -> (B, a + b, H, W)."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], dim=1)
+
+
+def build_operator(spec: OperatorSpec) -> nn.Module:
+    """The module of a spec, freshly initialised, in evaluation mode; it takes tensors of `input_shapes(spec)`."""
+    match spec.operator:
+        case Structure.STEM:
+            return Stem(spec.c_out).eval()
+        case Structure.POINTWISE:
+            return ConvBNReLU(spec.c_in, spec.c_out, kernel_size=1).eval()
+        case Structure.UPSAMPLE:
+            return Upsample(spec.height, spec.width).eval()
+        case Structure.CONCAT:
+            return Concat().eval()
+        case Structure.PREDICTION:
+            return Prediction(spec.c_in, spec.c_out).eval()
+        case Operator():
+            return DiscreteOperator(spec.operator, spec.c_in, spec.c_out, spec.stride).eval()
+
+
+def input_shapes(spec: OperatorSpec) -> tuple[tuple[int, int, int, int], ...]:
+    """The shapes (1, C, H, W) of what the operator reads; two for CONCAT."""
+    match spec.operator:
+        case Structure.UPSAMPLE:
+            return ((1, spec.c_in, -(-spec.height // spec.stride), -(-spec.width // spec.stride)),)
+        case Structure.CONCAT:
+            return (
+                (1, spec.c_in, spec.height, spec.width),
+                (1, spec.c_out - spec.c_in, spec.height, spec.width),
+            )
+        case _:
+            return ((1, spec.c_in, spec.height, spec.width),)

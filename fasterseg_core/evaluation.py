@@ -1,0 +1,62 @@
+"""Class mIoU from a confusion matrix (sec. 4.1)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fasterseg_core.config import IGNORE_LABEL
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """Means over the classes that occur in truth or prediction; the class_iou of any other is None."""
+
+    miou: float
+    class_iou: tuple[float | None, ...]
+    pixel_accuracy: float
+
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts (num_classes, num_classes), rows truth and columns prediction, over labelled pixels of (..., H, W) ids."""
+    valid = labels != IGNORE_LABEL
+    pairs = labels[valid].long() * num_classes + predictions[valid].long()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def score(confusion: Tensor) -> SegmentationScore:
+    """Intersection over union of each class, their mean, and the share of pixels that are right."""
+    counts = confusion.double()
+    hits = counts.diagonal()
+    union = counts.sum(dim=0) + counts.sum(dim=1) - hits
+    present = union > 0
+    iou = hits / union.clamp_min(1)
+    return SegmentationScore(
+        miou=float(iou[present].mean()) if present.any() else 0.0,
+        class_iou=tuple(float(v) if p else None for v, p in zip(iou, present, strict=True)),
+        pixel_accuracy=float(hits.sum() / counts.sum().clamp_min(1)),
+    )
+
+
+def evaluate(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> SegmentationScore:
+    """The score of a network over (images (B, 3, H, W), labels (B, H, W)), in evaluation mode."""
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        for images, labels in batches:
+            confusion += confusion_matrix(network(images).argmax(dim=1), labels, num_classes).cpu()
+    network.train(training)
+    return score(confusion)
+
+
+def best_constant(label_counts: Tensor) -> SegmentationScore:
+    """The best score that one class everywhere can reach, from the counts (num_classes,) of each class's pixels."""
+    num_classes = len(label_counts)
+    candidates = []
+    for predicted in range(num_classes):
+        confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        confusion[:, predicted] = label_counts
+        candidates.append(score(confusion))
+    return max(candidates, key=lambda candidate: candidate.miou)

@@ -1,0 +1,162 @@
+"""Curves and pictures as PNG bytes: Figures 3, 4 and 7 of the paper, and the losses of a training.
+
+Drawn with matplotlib, not by hand as drawing.py draws architectures: axes, ticks, legends and the scaling of images are
+its trade, and only workers, which have it installed, make these pictures. Figures are built without pyplot, whose list
+of open figures is global, on the Agg canvas, which needs no display.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from itertools import cycle
+from statistics import correlation
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fasterseg_core.config import IGNORE_LABEL
+from fasterseg_core.datasets.segmentation import Colour
+
+_MIOU_COLOUR, _LATENCY_COLOUR = "#2a6fb0", "#cf6a1e"
+_LINE_STYLES = ("-", "--", ":", "-.")
+
+
+def search_curves(
+    epochs: Sequence[int],
+    miou: Mapping[str, Sequence[float | None]],
+    latency_ms: Mapping[str, Sequence[float | None]],
+    *,
+    pretrain_epochs: int = 0,
+) -> bytes:
+    """mIoU (percent, from shares) and latency (ms) of each network over the epochs of a search, as Figure 4.
+
+    The keys name the networks, such as "student" and "teacher"; None where an epoch has no value. A vertical line
+    parts pretraining from search.
+    """
+    figure, left = _axes(7.5, 4.5)
+    right = left.twinx()
+    for axes, values, colour, scale, label in (
+        (left, miou, _MIOU_COLOUR, 100.0, "mIoU (%)"),
+        (right, latency_ms, _LATENCY_COLOUR, 1.0, "latency (ms)"),
+    ):
+        for style, (name, series) in zip(cycle(_LINE_STYLES), values.items(), strict=False):
+            points = [float("nan") if value is None else value * scale for value in series]
+            axes.plot(epochs, points, style, color=colour, marker=".", label=f"{name} {label}")
+        axes.set_ylabel(label, color=colour)
+        axes.tick_params(axis="y", labelcolor=colour)
+    if pretrain_epochs:
+        boundary = epochs[0] + pretrain_epochs - 0.5
+        left.axvline(boundary, color="#7b8791", linestyle="--", linewidth=1)
+        for text, side in (("pretraining ", "right"), (" search", "left")):
+            left.text(boundary, 1.01, text, transform=left.get_xaxis_transform(), ha=side, color="#5f6b76")
+    _epoch_axis(left)
+    lines = [*left.get_lines()[: len(miou)], *right.get_lines()]
+    left.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="best")
+    return _png(figure)
+
+
+def latency_fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> bytes:
+    """Measured latency of whole networks against the table's estimate, with the red line y = x, as Figure 3.
+
+    The title gives the linear coefficient r and the mean absolute percentage error. Needs two networks or more.
+    """
+    r = correlation(predicted_ms, measured_ms)
+    mape = 100 * sum(abs(p - m) / m for p, m in zip(predicted_ms, measured_ms, strict=True)) / len(measured_ms)
+    figure, axes = _axes(5.0, 4.8)
+    low, high = min(*predicted_ms, *measured_ms), max(*predicted_ms, *measured_ms)
+    margin = 0.06 * (high - low) or 0.06 * high
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color="red", linewidth=1.2, label="y = x")
+    axes.scatter(predicted_ms, measured_ms, s=26, color=_MIOU_COLOUR, alpha=0.8, label="network")
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="estimated latency (ms)", ylabel="measured latency (ms)")
+    axes.set_title(f"r = {r:.3f}, MAPE = {mape:.1f} %, {len(measured_ms)} networks", fontsize=11)
+    axes.legend(loc="upper left", fontsize=9)
+    return _png(figure)
+
+
+def prediction_rows(
+    images: Tensor,
+    truths: Tensor,
+    predictions: Sequence[Tensor],
+    colours: Sequence[Colour],
+    titles: Sequence[str],
+    classes: Sequence[str] = (),
+) -> bytes:
+    """A row for each image: image | truth | each network's prediction, as Figure 7; what is not labelled is black.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        truths: (N, H, W), class ids and IGNORE_LABEL.
+        predictions: (N, H, W) of class ids for each network.
+        colours: of the classes, in the order of their ids.
+        titles: of the columns, from the image on.
+        classes: their names, for a legend below.
+    """
+    columns = [images.permute(0, 2, 3, 1).numpy(), *(_painted(labels, colours) for labels in (truths, *predictions))]
+    num_rows, (height, width) = len(images), images.shape[-2:]
+    cell_width = 3.0
+    cell_height, legend_height = cell_width * height / width, 0.5 if classes else 0.0
+    figure = Figure(figsize=(cell_width * len(columns), cell_height * num_rows + 0.35 + legend_height))
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    grid = figure.subplots(num_rows, len(columns), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=11)
+    for row, cells in enumerate(grid):
+        for axes, column in zip(cells, columns, strict=True):
+            axes.imshow(column[row], interpolation="nearest")
+            axes.set_axis_off()
+    if classes:
+        patches = [Patch(color=(red / 255, green / 255, blue / 255)) for red, green, blue in colours]
+        figure.legend(patches, list(classes), loc="outside lower center", ncols=min(11, len(classes)), fontsize=8)
+    return _png(figure)
+
+
+def training_curves(
+    epochs: Sequence[int],
+    losses: Mapping[str, Sequence[float | None]],
+    miou: Mapping[str, Sequence[float | None]],
+) -> bytes:
+    """Losses above and mIoU (percent, from shares) below over the epochs of a training; None where it has no value."""
+    figure = Figure(figsize=(7.0, 6.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for axes, values, scale, label in ((upper, losses, 1.0, "loss"), (lower, miou, 100.0, "mIoU (%)")):
+        for name, series in values.items():
+            known = {epoch: value * scale for epoch, value in zip(epochs, series, strict=True) if value is not None}
+            axes.plot(list(known), list(known.values()), marker=".", label=name)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
+    _epoch_axis(lower)
+    return _png(figure)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _epoch_axis(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _painted(labels: Tensor, colours: Sequence[Colour]) -> NDArray[np.uint8]:
+    """Class ids (N, H, W) as their colours (N, H, W, 3)."""
+    palette = np.zeros((IGNORE_LABEL + 1, 3), np.uint8)
+    palette[: len(colours)] = colours
+    painted: NDArray[np.uint8] = palette[labels.numpy()]
+    return painted
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    FigureCanvasAgg(figure)  # sets the figure's canvas
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,52 @@
+"""The segmentation loss, the search objective (eq. 8) and distillation (eq. 4)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fasterseg_core.config import IGNORE_LABEL, OhemConfig
+
+
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, config: OhemConfig) -> Tensor:
+    """Cross-entropy with online hard example mining (appendix F), a scalar.
+
+    A valid pixel counts where the probability of its class is at most the threshold, or among the `min_kept` lowest.
+    Where fewer than `min_kept` pixels are valid, all of them count.
+
+    Args:
+        logits: (B, num_classes, H, W). labels: (B, H, W), IGNORE_LABEL where unknown.
+    """
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none").flatten()
+    losses = losses[labels.flatten() != IGNORE_LABEL]
+    min_kept = labels.numel() // config.min_kept_divisor
+    if len(losses) == 0:
+        return logits.sum() * 0.0  # nothing is labelled: no loss, no gradient
+    if min_kept < len(losses):
+        # The loss is -log(p), so the lowest probabilities are the highest losses.
+        hardest = losses.detach().kthvalue(len(losses) - max(min_kept, 1) + 1).values
+        limit = torch.minimum(hardest, -torch.tensor(config.threshold).log().to(hardest))
+        losses = losses[losses.detach() >= limit]
+    return losses.mean()
+
+
+def search_objective(segmentation_loss: Tensor, latency_ms: Tensor, latency_weight: float) -> Tensor:
+    """L = Lseg + lambda * Lat (eq. 8)."""
+    return segmentation_loss + latency_weight * latency_ms
+
+
+def distillation(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """KL(teacher || student) summed over classes, mean over labelled pixels (eq. 4), a scalar.
+
+    The paper prints KL(student || teacher); its code and common practice take the teacher as the reference.
+    Logits (B, num_classes, H, W), labels (B, H, W).
+    """
+    divergence = F.kl_div(
+        F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1), reduction="none", log_target=True
+    ).sum(dim=1)
+    valid = labels != IGNORE_LABEL
+    return (divergence * valid).sum() / valid.sum().clamp_min(1)
+
+
+def downsampled_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (B, H, W) at a map's size (B, h, w), nearest."""
+    return F.interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0].long()

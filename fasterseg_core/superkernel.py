@@ -1,0 +1,34 @@
+"""Convolutions whose input and output width are slices of one kernel (sec. 3.1.3)."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def superkernel(weight: Tensor, c_out: int, c_in: int) -> Tensor:
+    """The first channels of a kernel on both sides: (C_out, C_in, k, k) -> (c_out, c_in, k, k)."""
+    if (c_out, c_in) == tuple(weight.shape[:2]):
+        return weight  # an export then sees a constant and folds the batch norm into it
+    return weight[:c_out, :c_in]
+
+
+class SuperConvBN(nn.Module):
+    """A convolution without bias and a batch norm, at any of several output widths.
+
+    The channels in use are the first ones of the kernel, on both sides; each output width has a batch norm of its own,
+    since its statistics differ. With one output width this is an ordinary convolution and batch norm.
+    """
+
+    def __init__(self, c_in: int, widths_out: Sequence[int], kernel_size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.widths_out = tuple(widths_out)
+        self.conv = nn.Conv2d(c_in, max(widths_out), kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths_out)
+
+    def forward(self, x: Tensor, c_out: int) -> Tensor:
+        """(B, c, H, W) -> (B, c_out, ceil(H / stride), ceil(W / stride)), with c at most the kernel's input width."""
+        weight = superkernel(self.conv.weight, c_out, x.shape[1])
+        x = F.conv2d(x, weight, stride=self.conv.stride, padding=self.conv.padding)
+        norm: Tensor = self.norms[self.widths_out.index(c_out)](x)
+        return norm

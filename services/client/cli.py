@@ -1,0 +1,278 @@
+"""The command `fasterseg`: submit jobs to the service, watch them, fetch what they made, start and stop the service."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from rich.console import Console
+
+from .client import FasterSegClient
+from .display import job_details, job_table
+from .errors import FasterSegError
+from .progress import title, watch
+from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Preset
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+FAILED = 1  # the job failed or was cancelled, or the service refused or could not be reached
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Neural architecture search for real-time segmentation, as a service. "
+    "Exit codes: 0 succeeded, 1 failed, 2 usage.",
+)
+
+
+def _address(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"{url!r}: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise typer.BadParameter(f"{url!r} is no address like {DEFAULT_URL}")
+    return url
+
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="FASTERSEG_URL", metavar="URL", callback=_address, help="Address of the service."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.")]
+
+
+@app.command()
+def submit(
+    kind: Annotated[JobKind, typer.Argument(metavar="KIND", help="profile, search, retrain, evaluate or export.")],
+    spec: Annotated[
+        typer.FileText | None,
+        typer.Option(metavar="FILE", help="JSON file with the job's configuration; - reads standard input."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set one field, as in space.num_layers=6. Repeatable."),
+    ] = None,
+    preset: Annotated[Preset, typer.Option(help="What the configuration starts from.")] = Preset.PAPER,
+    after: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Run after this job, on what it made. Repeatable.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=ID",
+            help="Read this instead: latency_table, architecture, network or teacher. Repeatable.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it ends.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Submit a job and print its id. What is not configured is as in the preset."""
+    configuration = _configuration(spec, settings or [])
+    job_inputs = _inputs(inputs or [])
+    with _service(url) as client:
+        job = client.submit(kind, configuration, preset=preset, after=after or [], inputs=job_inputs, name=name)
+        if not as_json:
+            typer.echo(job.id)
+        if wait:
+            _watch_to_the_end(client, job.id, as_json)
+        elif as_json:
+            _print_json(job)
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[JobKind | None, typer.Option(help="Only jobs of this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List jobs, newest first."""
+    with _service(url) as client:
+        jobs = list(islice(client.jobs(state=state, kind=kind), limit))
+    if as_json:
+        typer.echo(TypeAdapter(list[Job]).dump_json(jobs, indent=2).decode())
+    else:
+        Console().print(job_table(jobs))
+
+
+@app.command()
+def show(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show everything about a job."""
+    with _service(url) as client:
+        job = client.job(job_id)
+    if as_json:
+        _print_json(job)
+    else:
+        Console().print(job_details(job))
+
+
+@app.command()
+def logs(
+    job_id: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Print what a job's latest attempt has printed."""
+    with _service(url) as client:
+        for piece in client.follow_logs(job_id) if follow else [client.logs(job_id)]:
+            typer.echo(piece, nl=False)
+
+
+@app.command()
+def wait(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show a job's progress until it ends.
+
+    Exits with 0 where it succeeded and with 1 where it failed or was cancelled.
+    """
+    with _service(url) as client:
+        _watch_to_the_end(client, job_id, as_json)
+
+
+@app.command()
+def cancel(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
+    """Ask a job to stop."""
+    with _service(url) as client:
+        job = client.cancel(job_id)
+    typer.echo(f"{title(job)}: {job.state if job.state.is_final else 'cancellation requested'}")
+
+
+@app.command()
+def fetch(
+    job_id: JobArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to; by default, named by ID.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write what a job made to a folder, verified, and print the paths."""
+    with _service(url) as client:
+        for path in client.fetch(client.job(job_id), output or Path(job_id)):
+            typer.echo(str(path))
+
+
+TO_THE_SERVICE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=TO_THE_SERVICE)
+def up(context: typer.Context) -> None:
+    """Start the service here (options: fasterseg up --help)."""
+    _run_embedded("up", context.args)
+
+
+@app.command(context_settings=TO_THE_SERVICE)
+def down(context: typer.Context) -> None:
+    """Stop the service here (options: fasterseg down --help)."""
+    _run_embedded("down", context.args)
+
+
+@app.command("status", context_settings=TO_THE_SERVICE)
+def show_status(context: typer.Context) -> None:
+    """Say how the service is (options: fasterseg status --help)."""
+    _run_embedded("status", context.args)
+
+
+@contextmanager
+def _service(url: str) -> Iterator[FasterSegClient]:
+    """The client of the service; what it refuses is printed, and ends the program."""
+    with FasterSegClient(url) as client:
+        try:
+            yield client
+        except FasterSegError as error:
+            _say(str(error))
+            raise typer.Exit(FAILED) from error
+        except ValidationError as error:  # of what we were about to send
+            raise typer.BadParameter(_first_error(error)) from error
+
+
+def _watch_to_the_end(client: FasterSegClient, job_id: str, as_json: bool) -> None:
+    (job,) = watch(client, [job_id], Console(stderr=as_json))
+    if as_json:
+        _print_json(job)
+    if job.state is JobState.SUCCEEDED:
+        return
+    if job.reason is not None:
+        _say(f"{title(job)} failed ({job.reason.failure}): {job.reason.message}")
+    raise typer.Exit(FAILED)
+
+
+def _run_embedded(command: str, arguments: list[str]) -> None:
+    """Runs a command of the service itself, which is not part of the client, and ends with its exit code."""
+    if find_spec("services") is None or find_spec("services.embedded") is None:
+        _say(
+            f"`fasterseg {command}` needs the service, and only its client is installed here; "
+            'install the service from a checkout of FasterSeg with `pip install -e ".[server,worker]"`'
+        )
+        raise typer.Exit(FAILED)
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "services.embedded", command, *arguments]).returncode)
+
+
+def _configuration(spec: typer.FileText | None, settings: list[str]) -> JsonObject:
+    """The configuration in the file, with single fields set."""
+    configuration: JsonObject = {}
+    if spec is not None:
+        try:
+            configuration = TypeAdapter(JsonObject).validate_json(spec.read())
+        except ValidationError as error:
+            raise typer.BadParameter(f"not a JSON object: {error.errors()[0]['msg']}", param_hint="--spec") from error
+    for setting in settings:
+        path, value = _pair(setting, "--set")
+        *parents, last = path.split(".")
+        place = configuration
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise typer.BadParameter(f"{setting!r}: {parent} is a value, not a group", param_hint="--set")
+            place = inner
+        place[last] = _value(value)
+    return configuration
+
+
+def _value(text: str) -> JsonValue:
+    """The JSON value of the text, or else the text itself, so that dataset=camvid needs no quotes."""
+    try:
+        value: JsonValue = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value
+
+
+def _inputs(pairs: list[str]) -> Inputs:
+    try:
+        return Inputs.model_validate(dict(_pair(pair, "--input") for pair in pairs))
+    except ValidationError as error:
+        raise typer.BadParameter(_first_error(error), param_hint="--input") from error
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+    return name, value
+
+
+def _print_json(value: BaseModel) -> None:
+    typer.echo(value.model_dump_json(indent=2))
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)

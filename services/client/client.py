@@ -1,0 +1,226 @@
+"""The client of the control plane for users: submit jobs, follow them, fetch what they made."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import BaseModel
+
+from .schemas import (
+    ArchitecturePage,
+    ArchitectureRecord,
+    ArchitectureSubmission,
+    Estimate,
+    EstimateRequest,
+    EstimateResponse,
+    Event,
+    EventPage,
+    Health,
+    Inputs,
+    Job,
+    JobKind,
+    JobPage,
+    JobState,
+    JobSubmission,
+    JsonObject,
+    LatencyTablePage,
+    LatencyTableSummary,
+    Preset,
+)
+from .transport import build_post, connect, parsed, parsed_document, send, verified
+
+PATIENCE_SECONDS = 6.0  # of one request while the service is away; it asks for 5 s where a part of it is
+FOLLOW_PATIENCE_SECONDS = 60.0  # of a request that follows a job, so that a restart of the service is survived
+
+
+class FasterSegClient:
+    """A connection to the service at `url`; a context manager.
+
+    Every method raises UnreachableError where nothing answers and ProblemError where the service refuses.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = connect(url, timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def submit(
+        self,
+        kind: JobKind | str,
+        spec: JsonObject | None = None,
+        *,
+        preset: Preset | str = Preset.PAPER,
+        after: Iterable[str] = (),
+        inputs: Inputs | None = None,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """The accepted job; submitting again with the same key and values returns the same job."""
+        submission = JobSubmission(
+            kind=JobKind(kind),
+            preset=Preset(preset),
+            spec=spec or {},
+            after=list(after),
+            inputs=inputs or Inputs(),
+            name=name,
+        )
+        key = idempotency_key or uuid.uuid4().hex
+        return parsed(Job, self._post("jobs", submission, headers={"Idempotency-Key": key}))
+
+    def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[Job]:
+        """All jobs, or those of a state or kind, newest first, fetched page by page."""
+        query = {name: str(value) for name, value in (("state", state), ("kind", kind)) if value is not None}
+        while True:
+            page = parsed(JobPage, self._get("jobs", query))
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            query["cursor"] = page.next_cursor
+
+    def job(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return parsed(Job, self._get(f"jobs/{job_id}"))
+
+    def cancel(self, job_id: str) -> Job:
+        """The job, with its cancellation requested."""
+        return parsed(Job, self._post(f"jobs/{job_id}/cancel"))
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's history beyond the event number `after`, in order."""
+        while items := parsed(EventPage, self._get(f"jobs/{job_id}/events", {"after": str(after)})).items:
+            yield from items
+            after = items[-1].sequence
+
+    def logs(self, job_id: str) -> str:
+        """What the job's latest attempt printed so far."""
+        return self._get(f"jobs/{job_id}/logs").text
+
+    def follow(self, *job_ids: str, poll_seconds: float = 1.0, timeout: float | None = None) -> Iterator[Job]:
+        """Each job whenever it changed, until all are in their final states.
+
+        Raises:
+            TimeoutError: they were not within `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen: dict[str, Job] = {}
+        while True:
+            for job_id in job_ids:
+                if job_id in seen and seen[job_id].state.is_final:
+                    continue
+                job = parsed(Job, self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS))
+                if job != seen.get(job_id):
+                    seen[job_id] = job
+                    yield job
+            running = [job_id for job_id, job in seen.items() if not job.state.is_final]
+            if not running:
+                return
+            if deadline is not None and time.monotonic() + poll_seconds > deadline:
+                raise TimeoutError(f"after {timeout:g} s not finished: {', '.join(running)}")
+            time.sleep(poll_seconds)
+
+    def wait(self, job_id: str, *, poll_seconds: float = 1.0, timeout: float | None = None) -> Job:
+        """The job in its final state, whichever that is; TimeoutError where it takes longer than `timeout` seconds."""
+        *_, job = self.follow(job_id, poll_seconds=poll_seconds, timeout=timeout)
+        return job
+
+    def follow_logs(self, job_id: str, *, poll_seconds: float = 2.0) -> Iterator[str]:
+        """What the job prints, piece by piece, until it ends; a new attempt begins with its whole log."""
+        printed = ""
+        while True:
+            is_final = self.job(job_id).state.is_final  # read first, so that the last lines are not missed
+            log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
+            if piece := log.removeprefix(printed):
+                yield piece
+            if is_final:
+                return
+            printed = log
+            time.sleep(poll_seconds)
+
+    def artifact(self, sha256: str) -> bytes:
+        """The bytes of an artifact; CorruptArtifactError where they are not those of this digest."""
+        return verified(sha256, self._get(f"artifacts/{sha256}").content)
+
+    def fetch(self, job: Job, folder: Path) -> list[Path]:
+        """The files written for what a job made: its artifacts, architectures and latency table.
+
+        Each appears whole and verified, or not at all.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [_write(folder / artifact.name, self.artifact(artifact.sha256)) for artifact in job.artifacts]
+        for role, architecture_id in job.architectures.items():
+            document = json.dumps(self.architecture(architecture_id).document, indent=2)
+            paths.append(_write(folder / f"architecture-{role}.json", document.encode()))
+        if job.latency_table is not None:
+            table = self._get(f"latency-tables/{job.latency_table}").content
+            paths.append(_write(folder / "latency-table.json", table))
+        return paths
+
+    def latency_tables(self) -> list[LatencyTableSummary]:
+        """What tables there are, and what each was measured on."""
+        return parsed(LatencyTablePage, self._get("latency-tables")).items
+
+    def latency_table(self, table_id: str) -> JsonObject:
+        """The document of a latency table."""
+        return parsed_document(self._get(f"latency-tables/{table_id}"))
+
+    def estimate(self, table_id: str, architectures: Sequence[str | JsonObject]) -> list[Estimate]:
+        """The predicted latency of each architecture, given by id or as a document, on a table's device."""
+        request = EstimateRequest(architectures=list(architectures))
+        return parsed(EstimateResponse, self._post(f"latency-tables/{table_id}/estimates", request)).items
+
+    def architectures(self) -> list[ArchitectureRecord]:
+        """The architectures that searches derived and users added."""
+        return parsed(ArchitecturePage, self._get("architectures")).items
+
+    def architecture(self, architecture_id: str) -> ArchitectureRecord:
+        """One architecture, its document and where it comes from."""
+        return parsed(ArchitectureRecord, self._get(f"architectures/{architecture_id}"))
+
+    def architecture_svg(self, architecture_id: str) -> str:
+        """One architecture drawn as in Figure 6, as SVG."""
+        return self._get(f"architectures/{architecture_id}.svg").text
+
+    def add_architecture(self, document: JsonObject) -> ArchitectureRecord:
+        """The record of an architecture of the user's own; adding it again changes nothing."""
+        return parsed(ArchitectureRecord, self._post("architectures", ArchitectureSubmission(document=document)))
+
+    def health(self) -> Health:
+        """How the parts of the service are."""
+        return parsed(Health, self._get("health"))
+
+    def _get(
+        self, path: str, query: dict[str, str] | None = None, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> httpx.Response:
+        request = self._http.build_request("GET", path, params=query)
+        return send(self._http, request, patience_seconds=patience_seconds)
+
+    def _post(
+        self, path: str, body: BaseModel | None = None, *, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        return send(self._http, build_post(self._http, path, body, headers), patience_seconds=PATIENCE_SECONDS)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """The path, with a file that was complete before it got its name."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,61 @@
+"""Jobs as tables for people to read."""
+
+import json
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .progress import status
+from .schemas import Job
+
+
+def job_table(jobs: Iterable[Job]) -> Table:
+    """One row for each job."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "KIND", "NAME", "CREATED"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("STATE", overflow="fold")
+    for job in jobs:
+        values = (job.id, job.kind, job.name or "", f"{job.created_at:%Y-%m-%d %H:%M}", status(job))
+        table.add_row(*(Text(value) for value in values))
+    return table
+
+
+def job_details(job: Job) -> RenderableType:
+    """Everything about one job, ready to print."""
+    rows = Table(box=None, show_header=False, pad_edge=False)
+    rows.add_column(no_wrap=True)
+    rows.add_column(overflow="fold")
+    for label, value in _rows(job):
+        rows.add_row(Text(label), Text(value))
+    spec = Text(f"spec\n{json.dumps(job.spec, indent=2)}")
+    return Group(rows, spec)
+
+
+def _rows(job: Job) -> Iterable[tuple[str, str]]:
+    yield "id", job.id
+    yield "kind", job.kind
+    yield "name", job.name or ""
+    yield "state", status(job)
+    yield "attempts", str(job.epoch)
+    yield "after", " ".join(job.after)
+    yield "ray job", job.ray_submission_id or ""
+    yield "created", f"{job.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    if job.started_at is not None:
+        yield "started", f"{job.started_at:%Y-%m-%d %H:%M:%S %Z}"
+    if job.finished_at is not None:
+        yield "finished", f"{job.finished_at:%Y-%m-%d %H:%M:%S %Z}"
+    if job.reason is not None:
+        yield job.reason.failure, job.reason.message
+    for name, input_id in job.inputs.model_dump(exclude_none=True).items():
+        yield f"input {name}", input_id
+    if job.latency_table is not None:
+        yield "latency table", job.latency_table
+    for role, architecture_id in job.architectures.items():
+        yield f"architecture {role}", architecture_id
+    for artifact in job.artifacts:
+        yield artifact.name, f"{artifact.sha256}  {artifact.size} bytes"
+    if job.result is not None:
+        yield "result", json.dumps(job.result)

@@ -1,0 +1,73 @@
+"""What can go wrong between a client and the control plane, each with a message that says what to do.
+
+Every error can be pickled: Ray carries those of workers from process to process.
+"""
+
+from .schemas import Problem
+
+
+class FasterSegError(Exception):
+    """`retry_after_seconds` is how long to wait before asking again; None: asking again would not help."""
+
+    retry_after_seconds: float | None = None
+
+
+class UnreachableError(FasterSegError):
+    """Nothing answered at the address."""
+
+    retry_after_seconds = 0.0
+
+    def __init__(self, address: str, cause: str) -> None:
+        super().__init__(address, cause)
+
+    def __str__(self) -> str:
+        address, cause = self.args
+        return (
+            f"cannot reach the FasterSeg service at {address} ({cause}); "
+            "start it with `fasterseg up`, or name another address with --url or FASTERSEG_URL"
+        )
+
+
+class ProblemError(FasterSegError):
+    """The service refused a request; the text names every refused field."""
+
+    def __init__(self, problem: Problem, retry_after_seconds: float | None = None) -> None:
+        super().__init__(problem, retry_after_seconds)
+        self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        fields = [f"{error.field}: {error.message}" for error in self.problem.errors]
+        unsaid = "".join(f"\n  {field}" for field in fields if field not in self.problem.detail)
+        return f"{self.status} {self.problem.title}: {self.problem.detail}{unsaid}"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.problem.status
+
+
+class UnexpectedAnswerError(FasterSegError):
+    """Something answered, but not in the words of this version of the contract."""
+
+    def __init__(self, address: str, cause: str) -> None:
+        super().__init__(address, cause)
+
+    def __str__(self) -> str:
+        address, cause = self.args
+        return f"{address} did not answer as a FasterSeg service of this client's version does: {cause}"
+
+
+class CorruptArtifactError(FasterSegError):
+    """Bytes that do not have the digest they were asked for by."""
+
+    def __init__(self, sha256: str, received: str) -> None:
+        super().__init__(sha256, received)
+
+    def __str__(self) -> str:
+        sha256, received = self.args
+        return f"artifact {sha256} arrived with sha256 {received}; nothing of it was kept, ask again"
+
+
+class LeaseLost(FasterSegError):
+    """The attempt no longer owns its job: another one does, or the job has ended. It must write nothing more."""

@@ -1,0 +1,308 @@
+"""The REST contract: what users and workers send to the control plane and what it answers."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
+JsonObject = dict[str, JsonValue]
+
+
+class Schema(BaseModel):
+    """Unknown fields are refused, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobKind(StrEnum):
+    PROFILE = "profile"
+    SEARCH = "search"
+    RETRAIN = "retrain"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+
+
+class JobState(StrEnum):
+    """Cancel is a request and pretrain, search, derive are progress: neither is a state."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a job in this state never changes again."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Preset(StrEnum):
+    """What a spec starts from: the paper's configuration, or one that two CPU cores finish in minutes."""
+
+    PAPER = "paper"
+    QUICK = "quick"
+
+
+class FailureClass(StrEnum):
+    """Who has to act: the user, or nobody because the service tries again."""
+
+    USER_ERROR = "user_error"
+    OUT_OF_MEMORY = "out_of_memory"
+    INFRASTRUCTURE = "infrastructure"
+    PARENT_FAILED = "parent_failed"
+
+
+# ---- users ----------------------------------------------------------------------------------------------------------
+
+
+class Inputs(Schema):
+    """Ids that a job reads; what is left out is taken from the jobs in `after`.
+
+    latency_table and architecture are digests, network and teacher are ids of succeeded retrain jobs.
+    """
+
+    latency_table: Sha256 | None = None
+    architecture: Sha256 | None = None
+    network: JobId | None = None
+    teacher: JobId | None = None
+
+
+class JobSubmission(Schema):
+    """A job to run once all jobs in `after` have succeeded; `spec` says where its configuration leaves the preset."""
+
+    kind: JobKind
+    preset: Preset = Preset.PAPER
+    spec: JsonObject = Field(default_factory=dict)
+    after: list[JobId] = Field(default_factory=list, max_length=16)
+    inputs: Inputs = Field(default_factory=Inputs)
+    name: Name | None = None
+
+
+class Progress(Schema):
+    """Where a running job is; step counts within the epoch from 1, seconds_left is the worker's estimate."""
+
+    phase: str = Field(max_length=40)
+    epoch: int = Field(ge=0)
+    epochs: int = Field(ge=0)
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    fraction: float = Field(ge=0, le=1)  # of the whole job
+    seconds_left: float | None = Field(default=None, ge=0)
+    loss: float | None = None
+    latency_ms: float | None = None
+    miou: float | None = None
+
+
+class Reason(Schema):
+    """Why a job failed."""
+
+    failure: FailureClass
+    message: str = Field(max_length=4000)
+
+
+class Artifact(Schema):
+    """A named file of a job, stored under its sha256."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    sha256: Sha256
+    size: int = Field(ge=0)
+    media_type: str = Field(max_length=100)
+
+
+class Job(Schema):
+    id: JobId
+    kind: JobKind
+    name: str | None
+    state: JobState
+    spec: JsonObject  # complete: every default is written out
+    after: list[JobId]
+    inputs: Inputs
+    epoch: int  # attempts so far; 0 before the first
+    ray_submission_id: str | None  # of the latest attempt
+    progress: Progress | None
+    reason: Reason | None
+    result: JsonObject | None
+    latency_table: Sha256 | None  # made by this job
+    architectures: dict[str, Sha256]  # made by this job: role -> id
+    artifacts: list[Artifact]
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobPage(Schema):
+    items: list[Job]
+    next_cursor: str | None
+
+
+class Event(Schema):
+    """One line of a job's history.
+
+    Kinds: queued, started, progress, epoch, checkpoint, requeued, cancel_requested, succeeded, failed, cancelled.
+    """
+
+    sequence: int
+    kind: str
+    epoch: int
+    data: JsonObject
+    created_at: datetime
+
+
+class EventPage(Schema):
+    items: list[Event]
+
+
+class ArchitectureSubmission(Schema):
+    document: JsonObject
+
+
+class ArchitectureRecord(Schema):
+    id: Sha256
+    document: JsonObject
+    job: JobId | None  # the search that derived it
+    role: str | None
+    created_at: datetime
+
+
+class ArchitecturePage(Schema):
+    items: list[ArchitectureRecord]
+
+
+class LatencyTableSummary(Schema):
+    id: Sha256
+    fingerprint: JsonObject
+    rows: int
+    job: JobId | None
+    created_at: datetime
+
+
+class LatencyTablePage(Schema):
+    items: list[LatencyTableSummary]
+
+
+class Estimate(Schema):
+    """The predicted latency of an architecture on a table's device, whole and by part."""
+
+    milliseconds: float
+    parts: dict[str, float]
+
+
+class EstimateRequest(Schema):
+    """The architectures to estimate, each by id or as a document."""
+
+    architectures: list[Sha256 | JsonObject] = Field(min_length=1, max_length=1000)
+
+
+class EstimateResponse(Schema):
+    items: list[Estimate]
+
+
+class Health(Schema):
+    """status is "ok" where every part answers; each part is "ok" or says what is wrong."""
+
+    status: str
+    version: str
+    database: str
+    store: str
+    ray: str
+    profiler: str
+    ray_dashboard: str  # its address
+
+
+class InvalidField(Schema):
+    """One refused field: its place as a dotted path, and what to do."""
+
+    field: str
+    message: str
+
+
+class Problem(Schema):
+    """RFC 9457 application/problem+json."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[InvalidField] = Field(default_factory=list)
+
+
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+
+class TicketRedemption(Schema):
+    """The ticket that Ray carried to the worker. It works once: the one that Ray's job list shows is worth nothing."""
+
+    ticket: str = Field(min_length=16, max_length=200)
+
+
+class CheckpointRef(Schema):
+    """A resumable state: one blob, and the progress it stands for."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+    progress: Progress
+
+
+class ResolvedInputs(Schema):
+    """The inputs of an attempt: digests of documents and of the blobs of trained networks."""
+
+    latency_table: Sha256 | None = None
+    architecture: Sha256 | None = None
+    network: Sha256 | None = None
+    teacher: Sha256 | None = None
+
+
+class Assignment(Schema):
+    """What a worker needs for one attempt; `token` authorises it until its lease is lost."""
+
+    token: str
+    job: JobId
+    kind: JobKind
+    epoch: int
+    spec: JsonObject
+    inputs: ResolvedInputs
+    checkpoint: CheckpointRef | None
+    heartbeat_seconds: float
+
+
+class Heartbeat(Schema):
+    progress: Progress | None = None
+
+
+class AttemptStatus(Schema):
+    """The answer to a worker's writes: whether it should stop."""
+
+    cancel: bool
+
+
+class WorkerEvent(Schema):
+    """One event of a worker; `worker_sequence` makes a repeated delivery harmless."""
+
+    worker_sequence: int = Field(ge=0)
+    kind: str = Field(max_length=40)
+    data: JsonObject
+
+
+class WorkerEvents(Schema):
+    items: list[WorkerEvent] = Field(max_length=1000)
+
+
+class AttemptSuccess(Schema):
+    """Everything that a job made, written in one transaction."""
+
+    result: JsonObject
+    artifacts: list[Artifact] = Field(default_factory=list, max_length=100)
+    architectures: dict[str, JsonObject] = Field(default_factory=dict)
+    latency_table: JsonObject | None = None
+
+
+class AttemptFailure(Schema):
+    reason: Reason

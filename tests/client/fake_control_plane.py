@@ -1,0 +1,347 @@
+"""A control plane in memory behind a real socket: the routes that clients use, and the ways in which it can be away."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import NamedTuple, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel
+
+from services.client.schemas import (
+    ArchitecturePage,
+    ArchitectureRecord,
+    ArchitectureSubmission,
+    Artifact,
+    Assignment,
+    AttemptStatus,
+    CheckpointRef,
+    Estimate,
+    EstimateRequest,
+    EstimateResponse,
+    Event,
+    EventPage,
+    FailureClass,
+    Health,
+    Heartbeat,
+    Inputs,
+    InvalidField,
+    Job,
+    JobKind,
+    JobPage,
+    JobState,
+    JobSubmission,
+    LatencyTablePage,
+    LatencyTableSummary,
+    Problem,
+    Progress,
+    Reason,
+    ResolvedInputs,
+    WorkerEvent,
+    WorkerEvents,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SUBMISSION_ID = "test-00000search0-1"
+TICKET = "a-ticket-of-sixteen-characters"
+TOKEN = "token-of-the-attempt"
+ARCHITECTURE_DOCUMENT = {"stem_ratio": 8, "branches": []}
+TABLE_DOCUMENT = {"fingerprint": {"device": "a processor"}, "rows": {}}
+PAGE_SIZE = 2
+
+Stage = TypeVar("Stage")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+ARCHITECTURE_ID = sha256(b"architecture")
+TABLE_ID = sha256(b"table")
+
+
+def a_job(**values: object) -> Job:
+    defaults = {
+        "id": "0000000000ab",
+        "kind": JobKind.SEARCH,
+        "name": None,
+        "state": JobState.QUEUED,
+        "spec": {},
+        "after": [],
+        "inputs": Inputs(),
+        "epoch": 1,
+        "ray_submission_id": None,
+        "progress": None,
+        "reason": None,
+        "result": None,
+        "latency_table": None,
+        "architectures": {},
+        "artifacts": [],
+        "cancel_requested": False,
+        "created_at": NOW,
+        "started_at": None,
+        "finished_at": None,
+    }
+    return Job.model_validate(defaults | values)
+
+
+def a_failed_job(message: str = "resolution 64 x 64 is too small\nfor this crop", **values: object) -> Job:
+    return a_job(
+        state=JobState.FAILED,
+        reason=Reason(failure=FailureClass.USER_ERROR, message=message),
+        finished_at=NOW,
+        **values,
+    )
+
+
+def a_progress(**values: object) -> Progress:
+    defaults = {"phase": "search", "epoch": 2, "epochs": 5, "step": 3, "steps": 10, "fraction": 0.25}
+    return Progress.model_validate(defaults | values)
+
+
+def an_artifact(name: str, data: bytes) -> Artifact:
+    return Artifact(name=name, sha256=sha256(data), size=len(data), media_type="application/octet-stream")
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = {}
+
+
+class FakeControlPlane:
+    """What it holds is open to the tests: they arrange it, let a client speak to it, and look."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []  # every one that was answered or whose effect took place
+        self.away = False  # closes every connection without an answer
+        self.turned_away = 0  # so many requests, while it was away
+        self.lost_replies = 0  # the next so many requests take effect, but their answers are lost
+        self.busy_replies = 0  # the next so many requests are answered by 503
+        self.retry_after = "0"
+        self.refusals: dict[str, Answer] = {}  # by request, as "POST /jobs"
+
+        self.jobs: dict[str, list[Job]] = {}  # each request of a job shows the next of its stages, then stays
+        self.fate: list[JobState] = []  # the states after queued that submitted jobs go through
+        self.submissions: dict[str, JobSubmission] = {}  # by Idempotency-Key
+        self.logs: list[str] = [""]  # likewise
+        self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
+        self.artifacts: dict[str, bytes] = {}
+
+        self.lease_lost = False
+        self.cancel_requested = False
+        self.heartbeats: list[Progress | None] = []
+        self.worker_events: dict[int, WorkerEvent] = {}  # in the order of their arrival
+        self.checkpoints: list[CheckpointRef] = []
+        self.end: str | None = None
+        self.end_body = b""
+
+        self.url = ""
+        self._changed = threading.Condition()
+
+    def add(self, *stages: Job) -> str:
+        """The id of a job that goes through these stages."""
+        self.jobs[stages[0].id] = list(stages)
+        return stages[0].id
+
+    def add_artifact(self, data: bytes) -> str:
+        self.artifacts[sha256(data)] = data
+        return sha256(data)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Returns once the condition, of this plane or of its client, holds."""
+        deadline = time.monotonic() + 20
+        with self._changed:
+            while not condition():
+                assert time.monotonic() < deadline, "waited in vain"
+                self._changed.wait(0.01)
+
+    def handle(self, method: str, path: str, token: str | None, key: str | None, body: bytes) -> Answer | None:
+        """The answer to a request; None where the connection closes without one."""
+        parts = urlsplit(path)
+        route = parts.path.removeprefix("/api/v1")
+        with self._changed:
+            self._changed.notify_all()
+            if self.away:
+                self.turned_away += 1
+                return None
+            if self.busy_replies:
+                self.busy_replies -= 1
+                problem = Problem(title="Service Unavailable", status=503, detail="the database is away")
+                return problem_answer(problem)._replace(headers={"Retry-After": self.retry_after})
+            self.requests.append(f"{method} {route}")
+            answer = self.refusals.get(f"{method} {route}") or self._answer(
+                method, route.strip("/").split("/"), dict(parse_qsl(parts.query)), token, key, body
+            )
+            if self.lost_replies:
+                self.lost_replies -= 1
+                return None
+            return answer
+
+    def _answer(
+        self, method: str, route: list[str], query: dict[str, str], token: str | None, key: str | None, body: bytes
+    ) -> Answer:
+        match method, route:
+            case "POST", ["jobs"]:
+                return self._submit(JobSubmission.model_validate_json(body), key or "")
+            case "GET", ["jobs"]:
+                start = int(query.get("cursor", "0"))
+                jobs = [stages[0] for stages in self.jobs.values()]
+                jobs = [job for job in jobs if query.get("state", job.state) == job.state]
+                jobs = [job for job in jobs if query.get("kind", job.kind) == job.kind]
+                following = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(jobs) else None
+                return _ok(JobPage(items=jobs[start : start + PAGE_SIZE], next_cursor=following))
+            case "GET", ["jobs", job_id]:
+                if job_id not in self.jobs:
+                    return problem_answer(Problem(title="Not Found", status=404, detail=f"there is no job {job_id}"))
+                return _ok(_next(self.jobs[job_id]))
+            case "POST", ["jobs", job_id, "cancel"]:
+                self.jobs[job_id] = [job.model_copy(update={"cancel_requested": True}) for job in self.jobs[job_id]]
+                return _ok(self.jobs[job_id][0])
+            case "GET", ["jobs", _, "events"]:
+                later = [event for event in self.events if event.sequence > int(query["after"])]
+                return _ok(EventPage(items=later[:PAGE_SIZE]))
+            case "GET", ["jobs", _, "logs"]:
+                return Answer(200, _next(self.logs).encode())
+            case "GET", ["artifacts", digest]:
+                return Answer(200, self.artifacts[digest])
+            case "PUT", ["blobs", digest]:
+                self.artifacts[digest] = body
+                return Answer(204)
+            case "GET", ["health"]:
+                parts = dict.fromkeys(("database", "store", "ray", "profiler"), "ok")
+                return _ok(Health(status="ok", version="0.1.0", ray_dashboard="http://127.0.0.1:8265", **parts))
+            case _, ["latency-tables", *rest]:
+                return _latency_tables(rest, body)
+            case _, ["architectures", *rest]:
+                return _architectures(method, rest, body)
+            case "POST", ["attempts", submission_id, action] if submission_id == SUBMISSION_ID:
+                return self._attempt(action, token, body)
+        return problem_answer(Problem(title="Not Found", status=404, detail="/".join(route)))
+
+    def _submit(self, submission: JobSubmission, key: str) -> Answer:
+        if key not in self.submissions:
+            self.submissions[key] = submission
+            values = {name: getattr(submission, name) for name in ("kind", "name", "spec", "after", "inputs")}
+            job = a_job(id=f"{len(self.submissions):012}", **values)
+            self.add(job, *(job.model_copy(update={"state": state}) for state in self.fate))
+        number = list(self.submissions).index(key) + 1
+        return _ok(self.jobs[f"{number:012}"][0], 202)
+
+    def _attempt(self, action: str, token: str | None, body: bytes) -> Answer:
+        if self.lease_lost or self.end is not None:
+            return problem_answer(Problem(title="Conflict", status=409, detail="the lease of this attempt was lost"))
+        if action != "redeem" and token != f"Bearer {TOKEN}":
+            return problem_answer(Problem(title="Unauthorized", status=401, detail="no token of this attempt"))
+        match action:
+            case "redeem":
+                return _ok(an_assignment())
+            case "heartbeat":
+                self.heartbeats.append(Heartbeat.model_validate_json(body).progress)
+            case "events":
+                for event in WorkerEvents.model_validate_json(body).items:
+                    self.worker_events.setdefault(event.worker_sequence, event)
+            case "checkpoint":
+                self.checkpoints.append(CheckpointRef.model_validate_json(body))
+            case _:
+                self.end, self.end_body = action, body
+                return Answer(204)
+        return _ok(AttemptStatus(cancel=self.cancel_requested))
+
+
+def an_assignment() -> Assignment:
+    return Assignment(
+        token=TOKEN,
+        job="00000search0",
+        kind=JobKind.SEARCH,
+        epoch=1,
+        spec={},
+        inputs=ResolvedInputs(),
+        checkpoint=None,
+        heartbeat_seconds=0.05,
+    )
+
+
+@contextmanager
+def serving(plane: FakeControlPlane) -> Iterator[FakeControlPlane]:
+    """The plane, at its own url."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            headers = self.headers
+            answer = plane.handle(
+                self.command, self.path, headers.get("Authorization"), headers.get("Idempotency-Key"), body
+            )
+            if answer is None:
+                return
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_POST = do_GET
+        do_PUT = do_GET
+
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            pass  # quiet
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        plane.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield plane
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def unknown_field(field: str) -> Answer:
+    """The refusal of a submission with a field that its kind does not have."""
+    errors = [InvalidField(field=field, message="unknown field; did you mean num_layers?")]
+    return problem_answer(Problem(title="Invalid submission", status=422, detail="1 field was refused", errors=errors))
+
+
+def _latency_tables(route: list[str], body: bytes) -> Answer:
+    match route:
+        case []:
+            summary = LatencyTableSummary(id=TABLE_ID, fingerprint={}, rows=3, job=None, created_at=NOW)
+            return _ok(LatencyTablePage(items=[summary]))
+        case [_]:
+            return Answer(200, json.dumps(TABLE_DOCUMENT).encode())
+    request = EstimateRequest.model_validate_json(body)
+    return _ok(EstimateResponse(items=[Estimate(milliseconds=1.5, parts={"stem": 1.5}) for _ in request.architectures]))
+
+
+def _architectures(method: str, route: list[str], body: bytes) -> Answer:
+    record = ArchitectureRecord(id=ARCHITECTURE_ID, document=ARCHITECTURE_DOCUMENT, job=None, role=None, created_at=NOW)
+    match method, route:
+        case "POST", []:
+            return _ok(
+                record.model_copy(update={"document": ArchitectureSubmission.model_validate_json(body).document})
+            )
+        case "GET", []:
+            return _ok(ArchitecturePage(items=[record]))
+        case "GET", [name] if name.endswith(".svg"):
+            return Answer(200, b"<svg/>")
+    return _ok(record)
+
+
+def _next(stages: list[Stage]) -> Stage:
+    return stages.pop(0) if len(stages) > 1 else stages[0]
+
+
+def _ok(value: BaseModel, status: int = 200) -> Answer:
+    return Answer(status, value.model_dump_json().encode())
+
+
+def problem_answer(problem: Problem) -> Answer:
+    return Answer(problem.status, problem.model_dump_json().encode())

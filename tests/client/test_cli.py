@@ -1,0 +1,264 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from services.client.cli import app
+from services.client.schemas import JobState, Problem
+from tests.client.fake_control_plane import (
+    TABLE_ID,
+    FakeControlPlane,
+    a_failed_job,
+    a_job,
+    a_progress,
+    an_artifact,
+    problem_answer,
+    unknown_field,
+)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(plane: FakeControlPlane) -> Iterator[Run]:
+    """Runs the command with the plane's address in its environment."""
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, arguments, input=stdin, env={"FASTERSEG_URL": plane.url, "COLUMNS": "200"})
+
+    return run
+
+
+def test_submit_prints_the_id_alone(plane: FakeControlPlane, run: Run) -> None:
+    result = run("submit", "search")
+
+    assert (result.exit_code, result.stdout) == (0, f"{next(iter(plane.jobs))}\n")
+
+
+def test_submit_sets_fields_of_the_spec(plane: FakeControlPlane, run: Run) -> None:
+    spec = '{"space": {"num_layers": 16, "expansion_ratios": [4, 8]}, "seed": 1}'
+
+    result = run(
+        "submit", "search", "--spec", "-",
+        "--set", "space.num_layers=6", "--set", "dataset=camvid", "--set", "crop.height=96",
+        "--after", "0000000000aa", "--after", "0000000000bb", "--input", f"latency_table={TABLE_ID}",
+        "--name", "small one",
+        stdin=spec,
+    )  # fmt: skip
+
+    (submission,) = plane.submissions.values()
+    assert result.exit_code == 0
+    assert submission.spec == {
+        "space": {"num_layers": 6, "expansion_ratios": [4, 8]},
+        "seed": 1,
+        "dataset": "camvid",
+        "crop": {"height": 96},
+    }
+    assert submission.after == ["0000000000aa", "0000000000bb"]
+    assert submission.inputs.latency_table == TABLE_ID
+    assert submission.name == "small one"
+
+
+def test_submit_reads_the_spec_from_a_file(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"seed": 3}')
+
+    run("submit", "search", "--spec", str(spec))
+
+    assert next(iter(plane.submissions.values())).spec == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code"), [(JobState.SUCCEEDED, 0), (JobState.FAILED, 1), (JobState.CANCELLED, 1)]
+)
+def test_wait_exits_with_what_became_of_the_job(
+    plane: FakeControlPlane, run: Run, state: JobState, exit_code: int
+) -> None:
+    job_id = plane.add(a_job(state=JobState.RUNNING, progress=a_progress()), a_job(state=state))
+
+    result = run("wait", job_id)
+
+    assert result.exit_code == exit_code
+    assert "search  epoch 2/5  step 3/10" in result.stdout
+    assert state in result.stdout
+
+
+def test_wait_tells_the_whole_reason_of_a_failure(plane: FakeControlPlane, run: Run) -> None:
+    result = run("wait", plane.add(a_failed_job("the crop is too small\nfor scale 32")))
+
+    assert "failed (user_error): the crop is too small\nfor scale 32" in result.stderr
+
+
+def test_wait_keeps_standard_output_for_json(plane: FakeControlPlane, run: Run) -> None:
+    job_id = plane.add(a_failed_job())
+
+    result = run("wait", job_id, "--json")
+
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "failed")
+
+
+def test_submit_can_wait_for_the_end(plane: FakeControlPlane, run: Run) -> None:
+    plane.fate = [JobState.FAILED]
+
+    result = run("submit", "search", "--wait")
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "000000000001",
+        "search 000000000001    0%  queued",
+        "search 000000000001    0%  failed",
+    ]
+
+
+def test_a_refused_field_is_named(plane: FakeControlPlane, run: Run) -> None:
+    plane.refusals["POST /jobs"] = unknown_field("spec.space.layers")
+
+    result = run("submit", "search", "--set", "space.layers=6")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "spec.space.layers: unknown field; did you mean num_layers?" in result.stderr
+
+
+def test_a_missing_job_is_a_failure(run: Run) -> None:
+    result = run("show", "00000000none")
+
+    assert (result.exit_code, result.stderr) == (1, "404 Not Found: there is no job 00000000none\n")
+
+
+def test_an_unreachable_service_is_named_with_the_fix(plane: FakeControlPlane, run: Run) -> None:
+    plane.away = True
+
+    result = run("list")
+
+    assert result.exit_code == 1
+    assert f"cannot reach the FasterSeg service at {plane.url}" in result.stderr
+    assert "fasterseg up" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["submit", "serch"], "'serch' is not one of"),
+        (["submit", "search", "--set", "seed"], "'seed' is not NAME=VALUE"),
+        (["submit", "search", "--set", "seed=1", "--set", "seed.low=2"], "seed is a value, not a group"),
+        (["submit", "search", "--spec", "/does/not/exist.json"], "No such file or directory"),
+        (["submit", "search", "--input", "table=1"], "table: Extra inputs are not permitted"),
+        (["submit", "search", "--after", "x"], "after.0: String should match pattern"),
+        (["list", "--limit", "0"], "Input should be greater than or equal to 1"),
+        (["list", "--url", "localhost:8000"], "'localhost:8000' is no address like http://127.0.0.1:8000"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+    ],
+)
+def test_wrong_usage_is_explained(plane: FakeControlPlane, run: Run, arguments: list[str], complaint: str) -> None:
+    result = run(*arguments)
+
+    assert (result.exit_code, plane.requests) == (2, [])
+    assert complaint in result.stderr
+
+
+def test_a_spec_that_is_no_json_object_is_wrong_usage(plane: FakeControlPlane, run: Run) -> None:
+    result = run("submit", "search", "--spec", "-", stdin="[1, 2]")
+
+    assert (result.exit_code, plane.requests) == (2, [])
+    assert "not a JSON object" in result.stderr
+
+
+def test_list_shows_a_line_for_each_job(plane: FakeControlPlane, run: Run) -> None:
+    plane.add(a_job(id="000000000001", name="small [/]", state=JobState.RUNNING, progress=a_progress()))
+    plane.add(a_failed_job(id="000000000002"))
+
+    header, first, second = run("list").stdout.splitlines()
+
+    assert header.split() == ["ID", "KIND", "NAME", "CREATED", "STATE"]
+    assert first.split()[:2] == ["000000000001", "search"]
+    assert "search  epoch 2/5  step 3/10" in first
+    assert "failed: resolution 64 x 64 is too small" in second
+
+
+def test_list_selects_and_limits(plane: FakeControlPlane, run: Run) -> None:
+    for number in range(3):
+        plane.add(a_job(id=f"{number:012}", state=JobState.SUCCEEDED))
+        plane.add(a_failed_job(id=f"{number + 3:012}"))
+
+    result = run("list", "--state", "failed", "--kind", "search", "--limit", "2", "--json")
+
+    assert [job["id"] for job in json.loads(result.stdout)] == ["000000000003", "000000000004"]
+
+
+def test_show_tells_everything(plane: FakeControlPlane, run: Run) -> None:
+    artifact = an_artifact("curves.png", b"png")
+    job = a_job(
+        state=JobState.SUCCEEDED,
+        spec={"seed": 7},
+        architectures={"student": TABLE_ID},
+        artifacts=[artifact],
+        result={"miou": 0.5},
+    )
+
+    result = run("show", plane.add(job))
+
+    assert result.exit_code == 0
+    for fact in (
+        job.id,
+        "succeeded",
+        '"seed": 7',
+        f"architecture student  {TABLE_ID}",
+        artifact.sha256,
+        '{"miou": 0.5}',
+    ):
+        assert fact in result.stdout
+
+
+def test_show_as_json_is_the_job(plane: FakeControlPlane, run: Run) -> None:
+    job = a_failed_job()
+
+    assert type(job).model_validate_json(run("show", plane.add(job), "--json").stdout) == job
+
+
+def test_cancel_says_that_it_was_requested(plane: FakeControlPlane, run: Run) -> None:
+    job_id = plane.add(a_job(state=JobState.RUNNING))
+
+    assert run("cancel", job_id).stdout == f"search {job_id}: cancellation requested\n"
+
+
+def test_cancel_that_comes_too_late_says_so(plane: FakeControlPlane, run: Run) -> None:
+    finished = Problem(title="Conflict", status=409, detail="the job has succeeded")
+    plane.refusals["POST /jobs/0000000000ab/cancel"] = problem_answer(finished)
+
+    result = run("cancel", plane.add(a_job(state=JobState.SUCCEEDED)))
+
+    assert (result.exit_code, result.stderr) == (1, "409 Conflict: the job has succeeded\n")
+
+
+def test_logs_are_printed_as_they_are(plane: FakeControlPlane, run: Run) -> None:
+    plane.logs = ["epoch 1 [bold]\nepoch 2"]
+
+    assert run("logs", plane.add(a_job())).stdout == "epoch 1 [bold]\nepoch 2"
+
+
+def test_followed_logs_end_with_the_job(plane: FakeControlPlane, run: Run) -> None:
+    plane.logs = ["one\n"]
+
+    assert run("logs", "-f", plane.add(a_job(state=JobState.SUCCEEDED))).stdout == "one\n"
+
+
+def test_fetch_prints_the_paths(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    plane.add_artifact(b"png")
+    job_id = plane.add(a_job(artifacts=[an_artifact("curves.png", b"png")]))
+
+    result = run("fetch", job_id, "-o", str(tmp_path / "out"))
+
+    assert result.stdout == f"{tmp_path / 'out' / 'curves.png'}\n"
+    assert (tmp_path / "out" / "curves.png").read_bytes() == b"png"
+
+
+def test_fetch_refuses_a_corrupted_artifact(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    plane.artifacts[plane.add_artifact(b"png")] = b"pnG"
+    job_id = plane.add(a_job(artifacts=[an_artifact("curves.png", b"png")]))
+
+    result = run("fetch", job_id, "-o", str(tmp_path))
+
+    assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert "nothing of it was kept" in result.stderr

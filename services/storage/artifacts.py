@@ -1,0 +1,46 @@
+"""Rows of blobs and of the named files that jobs made; the bytes lie in a blob store."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.client.schemas import Artifact
+from services.storage.database import database_now, insert_if_absent
+from services.storage.errors import InvalidRequest, NotFound
+from services.storage.tables import ArtifactRow, BlobRow
+
+BINARY = "application/octet-stream"
+
+
+def record_blob(session: Session, sha256: str, size: int) -> None:
+    """Notes that the store holds a blob whole."""
+    insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=database_now(session))
+
+
+def find_blob(session: Session, sha256: str) -> tuple[int, str]:
+    """The size and media type of a blob; NotFound where there is no row of it."""
+    blob = session.get(BlobRow, sha256)
+    if blob is None:
+        raise NotFound(f"there is no artifact {sha256}")
+    media_type = session.scalar(select(ArtifactRow.media_type).where(ArtifactRow.sha256 == sha256).limit(1))
+    return blob.size, media_type or BINARY
+
+
+def require_blob(session: Session, sha256: str, size: int | None, field: str) -> BlobRow:
+    """The row of an uploaded blob; InvalidRequest where it is missing, or of another size where one is given."""
+    blob = session.get(BlobRow, sha256)
+    if blob is None:
+        raise InvalidRequest.at(field, f"blob {sha256} was not uploaded")
+    if size is not None and blob.size != size:
+        raise InvalidRequest.at(field, f"blob {sha256} has {blob.size} bytes, not {size}")
+    return blob
+
+
+def add_artifacts(session: Session, job: str, artifacts: list[Artifact]) -> None:
+    """Names the files of a job; InvalidRequest where a blob is missing or a name comes twice."""
+    names = set()
+    for index, artifact in enumerate(artifacts):
+        if artifact.name in names:
+            raise InvalidRequest.at(f"artifacts.{index}.name", f"{artifact.name!r} comes twice")
+        names.add(artifact.name)
+        require_blob(session, artifact.sha256, artifact.size, f"artifacts.{index}.sha256")
+        session.add(ArtifactRow(job=job, name=artifact.name, sha256=artifact.sha256, media_type=artifact.media_type))

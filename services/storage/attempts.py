@@ -1,0 +1,204 @@
+"""Attempts, one Ray job each: opened by the dispatcher with a lease, ended once, retried within a budget.
+
+A lease is lost when the reconciler ends the attempt, not when it expires: after an outage of ours a worker that still
+lives renews it, and no other attempt can have begun meanwhile.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.client.schemas import FailureClass, JobKind, JobState, Reason
+from services.storage.database import database_now
+from services.storage.errors import NotFound
+from services.storage.jobs import cancel_job, fail_job, locked_job, move
+from services.storage.tables import AttemptOutcome, AttemptRow, JobRow
+
+LEASE_SECONDS = 60
+RETRIES = {
+    FailureClass.USER_ERROR: 0,
+    FailureClass.OUT_OF_MEMORY: 1,
+    FailureClass.INFRASTRUCTURE: 5,
+    FailureClass.PARENT_FAILED: 0,
+}
+FIRST_BACKOFF_SECONDS = 5
+LONGEST_BACKOFF_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatch:
+    """What Ray is given to start an attempt; the ticket is stored as its hash only."""
+
+    submission_id: str
+    ticket: str
+    job: str
+    kind: JobKind
+    name: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveAttempt:
+    """An attempt whose worker may write, as the database's clock sees it."""
+
+    submission_id: str
+    redeemed: bool  # its worker has reported for duty
+    age_seconds: float  # since it was last handed to Ray
+    lease_seconds: float  # what is left of its lease; negative where it is over
+    cancel_seconds: float | None  # since its job's cancellation was requested
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedAttempt:
+    """An attempt whose worker should be gone."""
+
+    submission_id: str
+    outcome: AttemptOutcome
+    age_seconds: float  # since it ended
+    has_logs: bool
+
+
+def open_attempt(session: Session, job: JobRow, instance: str) -> Dispatch:
+    """Opens the attempt of a job that was just claimed."""
+    now = database_now(session)
+    ticket = secrets.token_urlsafe(32)
+    attempt = AttemptRow(
+        submission_id=f"{instance}-{job.id}-{job.epoch}",
+        job=job.id,
+        epoch=job.epoch,
+        ticket_hash=secret_digest(ticket),
+        lease_until=now + timedelta(seconds=LEASE_SECONDS),
+        created_at=now,
+        submitted_at=now,
+    )
+    session.add(attempt)
+    session.flush()
+    return _dispatch(attempt, job, ticket)
+
+
+def renew_ticket(session: Session, submission_id: str) -> Dispatch | None:
+    """A new ticket for an attempt that never reached Ray; none where its worker has redeemed the first after all."""
+    attempt, job = lock_attempt(session, submission_id)
+    if attempt.finished_at is not None or attempt.token_hash is not None:
+        return None
+    ticket = secrets.token_urlsafe(32)
+    attempt.ticket_hash, attempt.submitted_at = secret_digest(ticket), database_now(session)
+    return _dispatch(attempt, job, ticket)
+
+
+def extend_lease(session: Session, submission_id: str) -> None:
+    """Gives the worker of a live attempt a whole lease from now: Ray has not started it yet."""
+    attempt, _ = lock_attempt(session, submission_id)
+    if attempt.finished_at is None:
+        renew_lease(session, attempt)
+
+
+def lose_attempt(session: Session, submission_id: str, message: str) -> None:
+    """Ends an attempt without its worker, unless it has ended: the job is cancelled where asked, else tried again."""
+    attempt, job = lock_attempt(session, submission_id)
+    if attempt.finished_at is None:
+        reason = Reason(failure=FailureClass.INFRASTRUCTURE, message=message[:4000])
+        end_unsuccessfully(session, attempt, job, AttemptOutcome.LOST, reason)
+
+
+def reap_attempt(session: Session, submission_id: str, message: str) -> None:
+    """Ends an attempt as `lose_attempt` does, unless its worker has renewed the lease meanwhile."""
+    attempt, _ = lock_attempt(session, submission_id)
+    if attempt.lease_until < database_now(session):
+        lose_attempt(session, submission_id, message)
+
+
+def live_attempts(session: Session) -> list[LiveAttempt]:
+    """All attempts that have not ended, oldest first."""
+    now = database_now(session)
+    query = select(AttemptRow, JobRow.cancel_requested_at).join(JobRow, JobRow.id == AttemptRow.job)
+    rows = session.execute(query.where(AttemptRow.finished_at.is_(None)).order_by(AttemptRow.created_at))
+    return [
+        LiveAttempt(
+            submission_id=attempt.submission_id,
+            redeemed=attempt.token_hash is not None,
+            age_seconds=(now - attempt.submitted_at).total_seconds(),
+            lease_seconds=(attempt.lease_until - now).total_seconds(),
+            cancel_seconds=None if cancel is None else (now - cancel).total_seconds(),
+        )
+        for attempt, cancel in rows
+    ]
+
+
+def ended_attempts(session: Session, submission_ids: list[str]) -> list[EndedAttempt]:
+    """Those of the attempts that have ended."""
+    now = database_now(session)
+    query = select(AttemptRow).where(AttemptRow.submission_id.in_(submission_ids))
+    return [
+        EndedAttempt(
+            submission_id=row.submission_id,
+            outcome=row.outcome,
+            age_seconds=(now - row.finished_at).total_seconds(),
+            has_logs=row.logs is not None,
+        )
+        for row in session.scalars(query)
+        if row.finished_at is not None and row.outcome is not None
+    ]
+
+
+def latest_attempt(session: Session, job: str) -> AttemptRow | None:
+    """The newest attempt at a job."""
+    return session.scalar(select(AttemptRow).where(AttemptRow.job == job).order_by(AttemptRow.epoch.desc()).limit(1))
+
+
+def lock_attempt(session: Session, submission_id: str) -> tuple[AttemptRow, JobRow]:
+    """An attempt and its job, held until the transaction ends; NotFound where there is none.
+
+    The job is locked first, as everywhere: two transactions with different orders would wait for each other.
+    """
+    attempt = session.get(AttemptRow, submission_id)
+    if attempt is None:
+        raise NotFound(f"there is no attempt {submission_id}")
+    job = locked_job(session, attempt.job)
+    session.refresh(attempt, with_for_update=True)
+    return attempt, job
+
+
+def renew_lease(session: Session, attempt: AttemptRow) -> None:
+    """A whole lease from now."""
+    attempt.lease_until = database_now(session) + timedelta(seconds=LEASE_SECONDS)
+
+
+def end_attempt(session: Session, attempt: AttemptRow, outcome: AttemptOutcome) -> None:
+    """Ends a live attempt: nothing is accepted from its worker any more."""
+    attempt.outcome, attempt.finished_at = outcome, database_now(session)
+
+
+def end_unsuccessfully(
+    session: Session, attempt: AttemptRow, job: JobRow, outcome: AttemptOutcome, reason: Reason
+) -> None:
+    """Ends a live attempt; its job is cancelled where that was requested, else requeued while the budget lasts."""
+    now = database_now(session)
+    attempt.failure = reason.model_dump(mode="json")
+    end_attempt(session, attempt, outcome)
+    failures = _count_failures(session, job.id, reason.failure)
+    if job.cancel_requested_at is not None:
+        cancel_job(session, job, now)
+    elif failures > RETRIES[reason.failure]:
+        fail_job(session, job, reason, now)
+    else:
+        backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
+        job.runnable_at = now + timedelta(seconds=backoff)
+        move(session, job, JobState.QUEUED, "requeued", now, reason)
+
+
+def secret_digest(secret: str) -> str:
+    """The form in which tickets and tokens are stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _count_failures(session: Session, job: str, failure: FailureClass) -> int:
+    same = AttemptRow.failure["failure"].as_string() == failure.value
+    return session.scalar(select(func.count()).where(AttemptRow.job == job, same)) or 0
+
+
+def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
+    return Dispatch(submission_id=attempt.submission_id, ticket=ticket, job=job.id, kind=job.kind, name=job.name)

@@ -1,0 +1,91 @@
+"""Blobs under the sha256 of their bytes: the rules of every store, which tests/contracts proves for each."""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Protocol
+
+from services.storage.errors import CorruptBlob, InvalidRequest
+
+CHUNK_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Readable(Protocol):
+    """What bytes are read from: a file, or the answer of a store."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class BlobStore(Protocol):
+    """Where blobs lie. A blob is there whole and verified, or not at all; it never changes and is never overwritten.
+
+    Raises (every method that is given a digest):
+        InvalidRequest: it is not 64 lower-case hexadecimal digits.
+        Unavailable: the store does not answer.
+    """
+
+    def put(self, sha256: str, body: IO[bytes]) -> int:
+        """Keeps a body and returns its size; a blob that is there already stays as it is.
+
+        Raises:
+            InvalidRequest: the body does not hash to this digest; nothing is kept.
+        """
+        ...
+
+    def open(self, sha256: str) -> IO[bytes]:
+        """A blob, verified, from its beginning; the caller closes it.
+
+        Raises:
+            NotFound: the store has no such blob.
+            CorruptBlob: what it has does not hash to this digest.
+        """
+        ...
+
+    def check(self) -> None:
+        """Asks the store for a sign of life; Unavailable where it gives none."""
+        ...
+
+
+def check_digest(sha256: str) -> None:
+    """InvalidRequest unless the text is a sha256 in hex: it becomes part of a path."""
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidRequest.at("sha256", "must be 64 lower-case hexadecimal digits")
+
+
+def chunks(body: Readable) -> Iterator[bytes]:
+    """The rest of a body in pieces of CHUNK_BYTES."""
+    while chunk := body.read(CHUNK_BYTES):
+        yield chunk
+
+
+def copy_verified(body: IO[bytes], target: IO[bytes], sha256: str) -> int:
+    """Copies a body that was sent under a digest and returns its size; InvalidRequest where it does not match."""
+    found, size = _copy(body, target)
+    if found != sha256:
+        raise InvalidRequest.at("sha256", f"the body's digest is {found}")
+    return size
+
+
+def verified_copy(body: Readable, sha256: str) -> IO[bytes]:
+    """A copy of what a store returned, at its beginning, on the local disk; CorruptBlob where it does not match.
+
+    The copy is what is verified: the store's bytes could change between the check and the use.
+    """
+    target = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+    found, _ = _copy(body, target)
+    if found != sha256:
+        target.close()
+        raise CorruptBlob(f"the store has other bytes under {sha256}: their digest is {found}")
+    target.seek(0)
+    return target
+
+
+def _copy(body: Readable, target: IO[bytes]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks(body):
+        digest.update(chunk)
+        target.write(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size

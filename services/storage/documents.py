@@ -1,0 +1,156 @@
+"""Architectures and latency tables: immutable documents under their digest, parsed before they are stored."""
+
+import json
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fasterseg_core.architecture import Architecture
+from fasterseg_core.latency_table import LatencyTable
+from fasterseg_core.search_space import Operator
+from services.client import schemas
+from services.client.schemas import InvalidField, JsonObject
+from services.storage.database import database_now, insert_if_absent
+from services.storage.errors import InvalidRequest, NotFound
+from services.storage.tables import ArchitectureRow, DerivedArchitectureRow, JobRow, LatencyTableRow
+
+PAGE = 200
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Cell(_Document):
+    operator: Operator
+    downsample_rate: int
+    expansion_ratio: int
+
+
+class _Architecture(_Document):
+    stem_ratio: int
+    branches: list[list[_Cell]]
+
+
+class _LatencyTable(_Document):
+    fingerprint: JsonObject
+    rows: dict[str, JsonObject]
+
+
+def parse_architecture(document: JsonObject, field: str = "document") -> Architecture:
+    """The architecture of a document; InvalidRequest names the part that is wrong."""
+    try:
+        _Architecture.model_validate_json(json.dumps(document))
+        return Architecture.from_document(document)  # type: ignore[arg-type]  # checked above
+    except (ValidationError, ValueError) as error:
+        raise _invalid(error, field) from error
+
+
+def parse_latency_table(document: JsonObject, field: str = "latency_table") -> LatencyTable:
+    """The latency table of a document; InvalidRequest names the part that is wrong."""
+    try:
+        _LatencyTable.model_validate_json(json.dumps(document))
+        return LatencyTable.from_document(document)  # type: ignore[arg-type]  # checked above
+    except (ValidationError, ValueError) as error:
+        raise _invalid(error, field) from error
+
+
+def add_architecture(session: Session, document: JsonObject, now: datetime, field: str = "document") -> str:
+    """The id of an architecture, stored unless it was before."""
+    architecture = parse_architecture(document, field)
+    stored = json.loads(architecture.canonical_json())
+    insert_if_absent(session, ArchitectureRow, id=architecture.digest, document=stored, created_at=now)
+    return architecture.digest
+
+
+def add_derived_architecture(session: Session, job: str, role: str, document: JsonObject, now: datetime) -> None:
+    """Stores the architecture that a search derived for a role."""
+    digest = add_architecture(session, document, now, f"architectures.{role}")
+    session.add(DerivedArchitectureRow(job=job, role=role, architecture=digest))
+
+
+def add_latency_table(session: Session, document: JsonObject, now: datetime) -> str:
+    """The id of a latency table, stored unless it was before."""
+    table = parse_latency_table(document)
+    insert_if_absent(session, LatencyTableRow, id=table.digest, document=table.to_document(), created_at=now)
+    return table.digest
+
+
+def submit_architecture(session: Session, document: JsonObject) -> schemas.ArchitectureRecord:
+    """The record of an architecture that a user sent."""
+    return find_architecture(session, add_architecture(session, document, database_now(session)))
+
+
+def find_architecture(session: Session, architecture: str) -> schemas.ArchitectureRecord:
+    """One architecture with the first search that derived it; NotFound where there is none."""
+    row = session.get(ArchitectureRow, architecture)
+    if row is None:
+        raise NotFound(f"there is no architecture {architecture}")
+    return _architecture_records(session, [row])[0]
+
+
+def list_architectures(session: Session) -> list[schemas.ArchitectureRecord]:
+    """The newest architectures, at most PAGE."""
+    newest = select(ArchitectureRow).order_by(ArchitectureRow.created_at.desc(), ArchitectureRow.id).limit(PAGE)
+    return _architecture_records(session, list(session.scalars(newest)))
+
+
+def find_latency_table(session: Session, table: str) -> JsonObject:
+    """The document of a latency table; NotFound where there is none."""
+    row = session.get(LatencyTableRow, table)
+    if row is None:
+        raise NotFound(f"there is no latency table {table}")
+    return row.document
+
+
+def list_latency_tables(session: Session) -> list[schemas.LatencyTableSummary]:
+    """The newest latency tables, at most PAGE, each with the first job that measured it."""
+    newest = select(LatencyTableRow).order_by(LatencyTableRow.created_at.desc(), LatencyTableRow.id).limit(PAGE)
+    rows = list(session.scalars(newest))
+    first = select(JobRow.latency_table, JobRow.id).where(JobRow.latency_table.in_([row.id for row in rows]))
+    jobs = dict(session.execute(first.order_by(JobRow.number.desc())).all())
+    summaries = []
+    for row in rows:
+        document = _LatencyTable.model_validate(row.document)
+        summaries.append(
+            schemas.LatencyTableSummary(
+                id=row.id,
+                fingerprint=document.fingerprint,
+                rows=len(document.rows),
+                job=jobs.get(row.id),
+                created_at=row.created_at,
+            )
+        )
+    return summaries
+
+
+def _architecture_records(session: Session, rows: list[ArchitectureRow]) -> list[schemas.ArchitectureRecord]:
+    derived = (
+        select(DerivedArchitectureRow)
+        .join(JobRow, JobRow.id == DerivedArchitectureRow.job)
+        .where(DerivedArchitectureRow.architecture.in_([row.id for row in rows]))
+        .order_by(JobRow.number.desc(), DerivedArchitectureRow.role.desc())
+    )
+    first = {row.architecture: row for row in session.scalars(derived)}
+    return [
+        schemas.ArchitectureRecord(
+            id=row.id,
+            document=row.document,
+            job=first[row.id].job if row.id in first else None,
+            role=first[row.id].role if row.id in first else None,
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def _invalid(error: ValidationError | ValueError, field: str) -> InvalidRequest:
+    if not isinstance(error, ValidationError):
+        return InvalidRequest.at(field, str(error))
+    fields = tuple(
+        InvalidField(field=".".join([field, *map(str, item["loc"])]), message=item["msg"].removeprefix("Value error, "))
+        for item in error.errors(include_input=False, include_url=False)
+    )
+    return InvalidRequest(f"{field} is malformed", fields)

@@ -1,0 +1,66 @@
+"""Why a request is refused, each reason with its status; the control plane turns them into problem documents."""
+
+from typing import ClassVar
+
+from services.client.schemas import InvalidField
+
+
+class DomainError(Exception):
+    """A refusal that the caller can act on; the message says how."""
+
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, fields: tuple[InvalidField, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+
+class InvalidRequest(DomainError):
+    """The request is well formed and cannot be done; `fields` says where."""
+
+    status = 422
+    title = "Invalid request"
+
+    @classmethod
+    def at(cls, field: str, message: str) -> "InvalidRequest":
+        """The error of one field."""
+        return cls(f"{field}: {message}", (InvalidField(field=field, message=message),))
+
+
+class NotAuthorized(DomainError):
+    status = 401
+    title = "Not authorized"
+
+
+class NotFound(DomainError):
+    status = 404
+    title = "Not found"
+
+
+class Conflict(DomainError):
+    """The state that was asked for cannot be reached from the present one."""
+
+    status = 409
+    title = "Conflict"
+
+
+class LeaseLost(Conflict):
+    """The attempt is over: its worker must stop and write nothing more."""
+
+    title = "Lease lost"
+
+
+class Unavailable(DomainError):
+    """A part of the service is away; the same request may succeed later."""
+
+    status = 503
+    title = "Unavailable"
+
+
+class CorruptBlob(DomainError):
+    """The store returned bytes that do not hash to their name."""
+
+    status = 500
+    title = "Corrupt blob"

@@ -1,0 +1,199 @@
+"""Jobs: submission, legal transitions, claims. `move` alone writes the state column."""
+
+import hashlib
+import json
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy.orm import Session, aliased
+
+from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Reason
+from services.storage.database import database_now, insert_if_absent
+from services.storage.errors import Conflict, InvalidRequest, NotFound
+from services.storage.events import add_event
+from services.storage.tables import JobEdgeRow, JobRow
+
+LEGAL_MOVES = {
+    JobState.QUEUED: (JobState.RUNNING, JobState.FAILED, JobState.CANCELLED),
+    JobState.RUNNING: (JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A checked submission: `spec` is complete, `sources` names the parent that each input comes from."""
+
+    submission: JobSubmission
+    spec: JsonObject
+    sources: dict[str, str]
+    idempotency_key: str | None
+
+
+def request_digest(submission: JobSubmission) -> str:
+    """The sha256 of a submission, in hex: what an idempotency key stands for."""
+    return hashlib.sha256(json.dumps(submission.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def submitted_before(session: Session, submission: JobSubmission, idempotency_key: str) -> JobRow | None:
+    """The job that this key made, if any.
+
+    Raises:
+        InvalidRequest: it was made by another submission.
+    """
+    job = session.scalar(select(JobRow).where(JobRow.idempotency_key == idempotency_key))
+    if job is not None and job.request_digest != request_digest(submission):
+        raise InvalidRequest.at("Idempotency-Key", "this key was used for another submission")
+    return job
+
+
+def insert_job(session: Session, new: NewJob) -> JobRow:
+    """The row of a new job, with its edges and first event; the row of before where the key made one meanwhile."""
+    now = database_now(session)
+    submission = new.submission
+    job_id = "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12))
+    inserted = insert_if_absent(
+        session,
+        JobRow,
+        id=job_id,
+        kind=submission.kind,
+        name=submission.name,
+        state=JobState.QUEUED,
+        spec=new.spec,
+        inputs=submission.inputs.model_dump(mode="json", exclude_none=True),
+        sources=new.sources,
+        epoch=0,
+        events=0,
+        idempotency_key=new.idempotency_key,
+        request_digest=request_digest(submission),
+        created_at=now,
+        runnable_at=now,
+    )
+    if not inserted and new.idempotency_key is not None:
+        earlier = submitted_before(session, submission, new.idempotency_key)
+        assert earlier is not None
+        return earlier
+    session.add_all(
+        JobEdgeRow(child=job_id, parent=parent, position=position) for position, parent in enumerate(submission.after)
+    )
+    job = locked_job(session, job_id)
+    add_event(session, job, "queued", {}, now)
+    return job
+
+
+def find_job(session: Session, job_id: str) -> JobRow:
+    """The row of a job; NotFound where there is none."""
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id))
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
+
+
+def locked_job(session: Session, job_id: str) -> JobRow:
+    """The row of a job, held until the transaction ends; NotFound where there is none."""
+    query = select(JobRow).where(JobRow.id == job_id).with_for_update()
+    job = session.scalar(query.execution_options(populate_existing=True))
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
+
+
+def parents_of(session: Session, job_id: str) -> list[JobRow]:
+    """The jobs in a job's `after`, in its order."""
+    edges = select(JobRow).join(JobEdgeRow, JobEdgeRow.parent == JobRow.id).where(JobEdgeRow.child == job_id)
+    return list(session.scalars(edges.order_by(JobEdgeRow.position)))
+
+
+def list_jobs(
+    session: Session, *, state: JobState | None, kind: JobKind | None, before: int | None, limit: int
+) -> list[JobRow]:
+    """The newest jobs first, those with a number under `before`."""
+    query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if kind is not None:
+        query = query.where(JobRow.kind == kind)
+    if before is not None:
+        query = query.where(JobRow.number < before)
+    return list(session.scalars(query))
+
+
+def move(session: Session, job: JobRow, to: JobState, event: str, now: datetime, reason: Reason | None = None) -> None:
+    """Writes the state column and its event. The reason is why the job failed, or why it is queued again.
+
+    Raises:
+        Conflict: the job is in a state that cannot become this one, or has left the state that was read.
+    """
+    if to not in LEGAL_MOVES.get(job.state, ()):
+        raise Conflict(f"job {job.id} is {job.state} and cannot become {to}")
+    values: dict[str, object] = {"state": to}
+    if to is JobState.RUNNING:
+        values |= {"epoch": job.epoch + 1, "started_at": job.started_at or now}
+    if to.is_final:
+        values |= {"finished_at": now}
+    data = {} if reason is None else reason.model_dump(mode="json")
+    if to is JobState.FAILED:
+        values |= {"reason": data}
+    moved = session.execute(update(JobRow).where(JobRow.id == job.id, JobRow.state == job.state).values(**values))
+    assert isinstance(moved, CursorResult)
+    if moved.rowcount != 1:
+        raise Conflict(f"job {job.id} has left the state {job.state}")
+    session.refresh(job)
+    add_event(session, job, event, data, now)
+
+
+def claim_job(session: Session) -> JobRow | None:
+    """The oldest runnable job, now running under a new epoch; none where nothing can run.
+
+    Runnable: queued, its back-off over, every parent succeeded.
+    """
+    now = database_now(session)
+    parent = aliased(JobRow)
+    waiting = exists().where(
+        JobEdgeRow.child == JobRow.id, JobEdgeRow.parent == parent.id, parent.state != JobState.SUCCEEDED
+    )
+    runnable = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.runnable_at <= now, ~waiting)
+    job = session.scalar(runnable.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True))
+    if job is not None:
+        move(session, job, JobState.RUNNING, "started", now)
+    return job
+
+
+def fail_job(session: Session, job: JobRow, reason: Reason, now: datetime) -> None:
+    """Ends a job as failed, and with it every job that waits for it."""
+    move(session, job, JobState.FAILED, "failed", now, reason)
+    _fail_children(session, job, now)
+
+
+def cancel_job(session: Session, job: JobRow, now: datetime) -> None:
+    """Ends a job as cancelled, and fails every job that waits for it."""
+    move(session, job, JobState.CANCELLED, "cancelled", now)
+    _fail_children(session, job, now)
+
+
+def request_cancel(session: Session, job_id: str) -> JobRow:
+    """Cancels a queued job at once and asks a running one to stop; asking again changes nothing.
+
+    Raises:
+        Conflict: the job has succeeded or failed.
+    """
+    job = locked_job(session, job_id)
+    now = database_now(session)
+    if job.state in (JobState.SUCCEEDED, JobState.FAILED):
+        raise Conflict(f"job {job_id} has {job.state} already")
+    if job.cancel_requested_at is None and job.state is not JobState.CANCELLED:
+        job.cancel_requested_at = now
+        add_event(session, job, "cancel_requested", {}, now)
+    if job.state is JobState.QUEUED:
+        cancel_job(session, job, now)
+    return job
+
+
+def _fail_children(session: Session, job: JobRow, now: datetime) -> None:
+    edges = select(JobRow).join(JobEdgeRow, JobEdgeRow.child == JobRow.id).where(JobEdgeRow.parent == job.id)
+    reason = Reason(failure=FailureClass.PARENT_FAILED, message=f"job {job.id}, which this one waits for, {job.state}")
+    for child in session.scalars(edges.where(JobRow.state == JobState.QUEUED).with_for_update(of=JobRow)).all():
+        if child.state is JobState.QUEUED:  # not failed meanwhile through a child that it waits for too
+            fail_job(session, child, reason, now)

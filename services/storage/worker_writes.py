@@ -1,0 +1,175 @@
+"""What a worker may write: everything through its attempt's token, and nothing once the attempt is over."""
+
+import hmac
+import json
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.client import schemas
+from services.client.schemas import JobKind, JobState, Progress, Reason
+from services.storage.artifacts import add_artifacts, require_blob
+from services.storage.attempts import end_attempt, end_unsuccessfully, lock_attempt, renew_lease, secret_digest
+from services.storage.database import database_now
+from services.storage.documents import add_derived_architecture, add_latency_table
+from services.storage.errors import Conflict, InvalidRequest, LeaseLost, NotAuthorized
+from services.storage.events import add_event, add_worker_events
+from services.storage.inputs import NETWORK_ARTIFACT, resolve_inputs
+from services.storage.jobs import cancel_job, move
+from services.storage.tables import AttemptOutcome, AttemptRow, CheckpointRow, JobRow
+
+HEARTBEAT_SECONDS = 10
+
+
+def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.Assignment:
+    """The assignment of an attempt, with the token for its further requests; a ticket works once.
+
+    Raises:
+        NotAuthorized: no attempt has this ticket.
+        LeaseLost: the ticket was redeemed, or the attempt is over.
+    """
+    attempt, job = lock_attempt(session, submission_id)
+    if not hmac.compare_digest(attempt.ticket_hash, secret_digest(ticket)):
+        raise NotAuthorized("this ticket does not belong to this attempt")
+    if attempt.finished_at is not None or attempt.token_hash is not None:
+        raise LeaseLost("this ticket was redeemed, or its attempt is over")
+    token = secrets.token_urlsafe(32)
+    attempt.token_hash = secret_digest(token)
+    renew_lease(session, attempt)
+    return schemas.Assignment(
+        token=token,
+        job=job.id,
+        kind=job.kind,
+        epoch=attempt.epoch,
+        spec=job.spec,
+        inputs=resolve_inputs(session, job),
+        checkpoint=latest_checkpoint(session, job.id),
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+    )
+
+
+def heartbeat(session: Session, submission_id: str, token: str, beat: schemas.Heartbeat) -> schemas.AttemptStatus:
+    """Extends the lease and notes the progress."""
+    attempt, job = _fenced(session, submission_id, token)
+    if beat.progress is not None:
+        job.progress = _plain(beat.progress)
+    return _renewed(session, attempt, job)
+
+
+def report_events(
+    session: Session, submission_id: str, token: str, events: list[schemas.WorkerEvent]
+) -> schemas.AttemptStatus:
+    """Appends a worker's events, each once."""
+    attempt, job = _fenced(session, submission_id, token)
+    add_worker_events(session, job, attempt, events, database_now(session))
+    return _renewed(session, attempt, job)
+
+
+def add_checkpoint(
+    session: Session, submission_id: str, token: str, checkpoint: schemas.CheckpointRef
+) -> schemas.AttemptStatus:
+    """Makes an uploaded blob the job's newest checkpoint; delivered again it changes nothing.
+
+    Raises:
+        InvalidRequest: the blob was not uploaded, or has another size.
+    """
+    attempt, job = _fenced(session, submission_id, token)
+    require_blob(session, checkpoint.sha256, checkpoint.size, "sha256")
+    known = select(CheckpointRow.id).where(
+        CheckpointRow.attempt == submission_id, CheckpointRow.sha256 == checkpoint.sha256
+    )
+    if session.scalar(known) is None:
+        now = database_now(session)
+        progress = _plain(checkpoint.progress)
+        session.add(
+            CheckpointRow(
+                job=job.id, attempt=submission_id, sha256=checkpoint.sha256, progress=progress, created_at=now
+            )
+        )
+        job.progress = progress
+        add_event(session, job, "checkpoint", {"sha256": checkpoint.sha256, "progress": progress}, now)
+    return _renewed(session, attempt, job)
+
+
+def succeed(session: Session, submission_id: str, token: str, success: schemas.AttemptSuccess) -> None:
+    """Writes everything that the job made and ends it, so that its children can run.
+
+    Raises:
+        InvalidRequest: a blob was not uploaded, a document is malformed, or the kind's product is missing.
+    """
+    attempt, job = _fenced(session, submission_id, token)
+    _require_product(job.kind, success)
+    now = database_now(session)
+    add_artifacts(session, job.id, success.artifacts)
+    for role, document in success.architectures.items():
+        add_derived_architecture(session, job.id, role, document, now)
+    if success.latency_table is not None:
+        job.latency_table = add_latency_table(session, success.latency_table, now)
+    job.result = success.result
+    end_attempt(session, attempt, AttemptOutcome.SUCCEEDED)
+    move(session, job, JobState.SUCCEEDED, "succeeded", now)
+
+
+def fail(session: Session, submission_id: str, token: str, reason: Reason) -> None:
+    """Ends the attempt; the job runs again while the budget of this class of failure lasts."""
+    attempt, job = _fenced(session, submission_id, token)
+    end_unsuccessfully(session, attempt, job, AttemptOutcome.FAILED, reason)
+
+
+def acknowledge_cancel(session: Session, submission_id: str, token: str) -> None:
+    """Ends the attempt and its job as cancelled; Conflict where nobody asked for it."""
+    attempt, job = _fenced(session, submission_id, token)
+    if job.cancel_requested_at is None:
+        raise Conflict(f"nobody asked to cancel job {job.id}")
+    now = database_now(session)
+    end_attempt(session, attempt, AttemptOutcome.CANCELLED)
+    cancel_job(session, job, now)
+
+
+def authorize(session: Session, token: str) -> None:
+    """Checks that the token belongs to a live attempt; NotAuthorized or LeaseLost otherwise."""
+    attempt = session.scalar(select(AttemptRow).where(AttemptRow.token_hash == secret_digest(token)))
+    if attempt is None:
+        raise NotAuthorized("this token belongs to no attempt")
+    if attempt.finished_at is not None:
+        raise LeaseLost(f"attempt {attempt.submission_id} is over")
+
+
+def latest_checkpoint(session: Session, job: str) -> schemas.CheckpointRef | None:
+    """The newest checkpoint of a job, of whichever attempt."""
+    newest = select(CheckpointRow).where(CheckpointRow.job == job).order_by(CheckpointRow.id.desc()).limit(1)
+    row = session.scalar(newest)
+    if row is None:
+        return None
+    blob = require_blob(session, row.sha256, None, "sha256")
+    return schemas.CheckpointRef(sha256=row.sha256, size=blob.size, progress=Progress.model_validate(row.progress))
+
+
+def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRow, JobRow]:
+    attempt, job = lock_attempt(session, submission_id)
+    if attempt.token_hash is None or not hmac.compare_digest(attempt.token_hash, secret_digest(token)):
+        raise NotAuthorized("this token does not belong to this attempt")
+    if attempt.finished_at is not None:
+        raise LeaseLost(f"attempt {submission_id} is over")
+    return attempt, job
+
+
+def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> schemas.AttemptStatus:
+    renew_lease(session, attempt)
+    return schemas.AttemptStatus(cancel=job.cancel_requested_at is not None)
+
+
+def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:
+    names = {artifact.name for artifact in success.artifacts}
+    if kind is JobKind.PROFILE and success.latency_table is None:
+        raise InvalidRequest.at("latency_table", "a profile job makes one")
+    if kind is JobKind.SEARCH and set(success.architectures) != {"student", "teacher"}:
+        raise InvalidRequest.at("architectures", "a search job makes those of student and teacher")
+    if kind is JobKind.RETRAIN and NETWORK_ARTIFACT not in names:
+        raise InvalidRequest.at("artifacts", f"a retrain job makes {NETWORK_ARTIFACT}")
+
+
+def _plain(progress: Progress) -> schemas.JsonObject:
+    plain: schemas.JsonObject = json.loads(progress.model_dump_json())  # not a number becomes null, as in JSON
+    return plain

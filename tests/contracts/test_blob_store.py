@@ -1,0 +1,158 @@
+"""The rules of BlobStore, run on every implementation: a folder, and a bucket behind a real HTTP server."""
+
+import hashlib
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from services.storage.blob_store import BlobStore
+from services.storage.errors import CorruptBlob, InvalidRequest, NotFound, Unavailable
+from services.storage.folder_store import FolderStore
+from services.storage.s3_store import S3Store
+
+BODY = bytes(range(256)) * 8192  # two chunks
+DIGEST = hashlib.sha256(BODY).hexdigest()
+BUCKET = "blobs"
+KEYS = {"access_key": "test", "secret_key": "test"}
+
+Damage = Callable[[bytes], None]
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_and_damage(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[BlobStore, Damage]:
+    """An empty store, and a way to replace the stored bytes of BODY behind its back."""
+    if request.param == "folder":
+        return FolderStore(tmp_path), (tmp_path / DIGEST[:2] / DIGEST).write_bytes
+    endpoint = request.getfixturevalue("s3_endpoint")
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=f"http://{endpoint}",
+        aws_access_key_id=KEYS["access_key"],
+        aws_secret_access_key=KEYS["secret_key"],
+        region_name="us-east-1",
+    )
+    store = S3Store(endpoint=endpoint, bucket=BUCKET, secure=False, **KEYS)
+    store.make_bucket()
+    for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+    return store, lambda body: s3.put_object(Bucket=BUCKET, Key=f"blobs/{DIGEST}", Body=body) and None
+
+
+@pytest.fixture
+def store(store_and_damage: tuple[BlobStore, Damage]) -> BlobStore:
+    return store_and_damage[0]
+
+
+def read(store: BlobStore, sha256: str = DIGEST) -> bytes:
+    with store.open(sha256) as body:
+        return body.read()
+
+
+def test_a_blob_comes_back_as_it_was_put(store: BlobStore):
+    assert store.put(DIGEST, io.BytesIO(BODY)) == len(BODY)
+
+    assert read(store) == BODY
+
+
+def test_an_empty_blob_is_a_blob(store: BlobStore):
+    empty = hashlib.sha256(b"").hexdigest()
+
+    assert store.put(empty, io.BytesIO(b"")) == 0
+    assert read(store, empty) == b""
+
+
+def test_putting_a_blob_again_changes_nothing(store: BlobStore):
+    for _ in range(2):
+        assert store.put(DIGEST, io.BytesIO(BODY)) == len(BODY)
+
+    assert read(store) == BODY
+
+
+def test_a_body_of_another_digest_is_refused_and_not_kept(store: BlobStore):
+    with pytest.raises(InvalidRequest, match="the body's digest is"):
+        store.put(DIGEST, io.BytesIO(BODY[:-1]))
+
+    with pytest.raises(NotFound):
+        store.open(DIGEST)
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "..", "../../etc/passwd", "A" * 64, "a" * 63, f"{'a' * 64}\n", "%2e%2e", "\0" * 64]
+)
+def test_what_is_no_digest_is_refused(store: BlobStore, digest: str):
+    with pytest.raises(InvalidRequest):
+        store.put(digest, io.BytesIO(BODY))
+    with pytest.raises(InvalidRequest):
+        store.open(digest)
+
+
+def test_an_unknown_blob_is_not_found(store: BlobStore):
+    with pytest.raises(NotFound):
+        store.open("0" * 64)
+
+
+@pytest.mark.parametrize("damaged", [BODY[:-1], b"", BODY[:-1] + b"x"], ids=["truncated", "emptied", "flipped"])
+def test_damage_is_detected(store_and_damage: tuple[BlobStore, Damage], damaged: bytes):
+    store, damage = store_and_damage
+    store.put(DIGEST, io.BytesIO(BODY))
+
+    damage(damaged)
+
+    with pytest.raises(CorruptBlob):
+        store.open(DIGEST)
+
+
+def test_writers_of_one_blob_at_a_time_all_succeed(store: BlobStore):
+    sizes: list[int] = []
+    threads = [threading.Thread(target=lambda: sizes.append(store.put(DIGEST, io.BytesIO(BODY)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sizes == [len(BODY)] * 4
+    assert read(store) == BODY
+
+
+def test_a_store_that_answers_passes_the_check(store: BlobStore):
+    store.check()
+
+
+def test_a_folder_is_left_without_half_written_files(tmp_path: Path):
+    store = FolderStore(tmp_path)
+    store.put(DIGEST, io.BytesIO(BODY))
+    with pytest.raises(InvalidRequest):
+        store.put(DIGEST, io.BytesIO(b"other"))
+
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [DIGEST]
+
+
+def test_an_s3_server_that_is_away_is_unavailable():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        store = S3Store(endpoint=f"127.0.0.1:{closed.getsockname()[1]}", bucket=BUCKET, secure=False, **KEYS)
+
+        with pytest.raises(Unavailable):
+            store.check()
+
+
+def test_a_missing_bucket_fails_the_check(s3_endpoint: str):
+    store = S3Store(endpoint=s3_endpoint, bucket="missing", secure=False, **KEYS)
+
+    with pytest.raises(Unavailable, match="no bucket"):
+        store.check()

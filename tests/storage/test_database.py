@@ -1,0 +1,89 @@
+"""The database's clock, its transactions and what it refuses."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from services.client.schemas import JobKind
+from services.storage.database import Database, database_now, insert_if_absent
+from services.storage.jobs import find_job
+from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, JobRow
+from tests.storage.builders import a_job, a_started_worker
+
+
+def test_database_clock_is_aware_and_advances(database: Database):
+    with database.reading() as session:
+        first, second = database_now(session), database_now(session)
+
+    assert first.tzinfo is UTC
+    assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
+    assert second >= first
+
+
+def test_times_survive_storage(database: Database):
+    job = a_job(database)
+
+    with database.reading() as session:
+        assert find_job(session, job).created_at.tzinfo is UTC
+
+
+def test_insert_if_absent_inserts_once(database: Database):
+    with database.writing.begin() as session:
+        now = database_now(session)
+        first = insert_if_absent(session, BlobRow, sha256="a" * 64, size=1, created_at=now)
+        second = insert_if_absent(session, BlobRow, sha256="a" * 64, size=2, created_at=now)
+
+    assert (first, second) == (True, False)
+
+
+def test_not_a_number_is_stored_as_null(database: Database):
+    job = a_job(database, spec={})
+
+    with database.writing.begin() as session:
+        find_job(session, job).result = {"loss": float("nan")}
+    with database.reading() as session:
+        assert find_job(session, job).result == {"loss": None}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlite_keeps_a_write_ahead_log(database: Database):
+    with database.reading() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+def test_a_row_of_an_unknown_job_is_refused(database: Database):
+    with pytest.raises(IntegrityError), database.writing.begin() as session:
+        session.add(ArtifactRow(job="nobody", name="a", sha256="b" * 64, media_type="text/plain"))
+
+
+def test_a_job_cannot_have_two_live_attempts(database: Database):
+    a_job(database)
+    worker = a_started_worker(database)
+
+    with database.writing() as session:
+        now = database_now(session)
+        job = worker.assignment.job
+        times = {"lease_until": now, "created_at": now, "submitted_at": now}
+        session.add(AttemptRow(submission_id="second", job=job, epoch=2, ticket_hash="", **times))
+        with pytest.raises(IntegrityError):
+            session.flush()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'done'",
+        "kind = 'dream'",
+        "state = 'succeeded'",  # without an end
+        "state = 'failed', finished_at = created_at",  # without a reason
+        "reason = '{}'",  # without having failed
+        "state = 'running'",  # without an attempt
+    ],
+)
+def test_a_job_that_contradicts_itself_is_refused(database: Database, change: str):
+    a_job(database, JobKind.PROFILE)
+
+    with pytest.raises(IntegrityError), database.writing.begin() as session:
+        session.execute(text(f"UPDATE {JobRow.__tablename__} SET {change}"))

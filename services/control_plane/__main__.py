@@ -1,0 +1,96 @@
+"""The control plane's process: migrates the database, then serves requests with the dispatcher beside them."""
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from services.control_plane.app import create_app
+from services.control_plane.dispatcher import Dispatcher
+from services.control_plane.parts import Parts
+from services.control_plane.ray_jobs import RayCluster
+from services.control_plane.settings import Settings
+from services.storage.blob_store import BlobStore
+from services.storage.database import migrate, open_database
+from services.storage.folder_store import FolderStore
+from services.storage.s3_store import S3Store
+
+
+def main() -> None:
+    """Runs until SIGTERM or SIGINT; requests and the dispatcher's tick in progress are finished first."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when it has shut down
+    settings = Settings()
+    parts = open_parts(settings)
+    migrate(parts.database)
+    uvicorn.run(
+        create_app(parts, _dispatching(parts)),
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=64 * 1024,
+        access_log=False,
+        log_config=None,
+    )
+
+
+def open_parts(settings: Settings) -> Parts:
+    """The parts that the settings name; only the store is spoken to."""
+    return Parts(
+        settings=settings,
+        database=open_database(settings.database),
+        store=_open_store(settings),
+        ray=RayCluster(
+            address=settings.ray_address,
+            token_path=settings.ray_token_path,
+            worker_command=settings.worker_command,
+            worker_url=settings.worker_url,
+        ),
+        profiler=httpx.Client(base_url=settings.profiler_url, timeout=30.0, trust_env=False),
+    )
+
+
+def _open_store(settings: Settings) -> BlobStore:
+    if settings.s3_endpoint is None:
+        return FolderStore(settings.state_folder / "blobs")
+    store = S3Store(
+        endpoint=settings.s3_endpoint,
+        bucket=settings.s3_bucket,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=settings.s3_secure,
+    )
+    store.make_bucket()
+    return store
+
+
+def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop = threading.Event()
+        dispatcher = Dispatcher(
+            database=parts.database,
+            store=parts.store,
+            ray=parts.ray,
+            instance=parts.settings.instance,
+            max_running_jobs=parts.settings.max_running_jobs,
+            cancel_grace_seconds=parts.settings.cancel_grace_seconds,
+        )
+        thread = threading.Thread(target=dispatcher.run, args=(stop, parts.settings.dispatch_seconds), daemon=True)
+        thread.start()
+        yield
+        stop.set()
+        thread.join(timeout=30)
+
+    return lifespan
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The REST application: routers under /api/v1, problems, the body limit, and the documentation at /docs."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from services.control_plane.parts import Parts
+from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
+from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables
+
+PREFIX = "/api/v1"
+
+
+def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None) -> FastAPI:
+    """The application on its parts. Its documentation is served from this machine, not from a content network."""
+    app = FastAPIOffline(title="FasterSeg", summary="Architecture search for real-time segmentation", lifespan=lifespan)
+    app.state.parts = parts
+    add_problem_handlers(app)
+    app.add_middleware(
+        BodyLimit,
+        max_document_bytes=parts.settings.max_document_bytes,
+        max_blob_bytes=parts.settings.max_blob_bytes,
+        blob_prefix=f"{PREFIX}/blobs/",
+    )
+    for module in (jobs, architectures, latency_tables, artifacts, attempts, health):
+        app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
+    return app

@@ -1,0 +1,190 @@
+"""The dispatcher: starts runnable jobs on Ray and, level-triggered, compares Ray's jobs with the live attempts.
+
+Ray's word is an input, never the truth: after its head was lost it can call a dead job running for as long as one
+watches. What counts is the lease, and every write of a worker is refused once its attempt has ended.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from services.control_plane.logs import copy_logs
+from services.control_plane.ray_jobs import RayJob, RayJobs, RayState
+from services.storage.attempts import (
+    LEASE_SECONDS,
+    Dispatch,
+    EndedAttempt,
+    LiveAttempt,
+    ended_attempts,
+    extend_lease,
+    live_attempts,
+    lose_attempt,
+    open_attempt,
+    reap_attempt,
+    renew_ticket,
+)
+from services.storage.blob_store import BlobStore
+from services.storage.database import Database
+from services.storage.errors import DomainError
+from services.storage.jobs import claim_job
+from services.storage.tables import AttemptOutcome
+
+RESUBMIT_SECONDS = 30.0  # an attempt that Ray does not know after this long is handed to it again
+START_SECONDS = 600.0  # a job may be pending in Ray for this long before its lease runs out
+EXIT_SECONDS = 30.0  # a worker may live for this long after its last report
+
+_log = logging.getLogger(__name__)
+
+
+class Action(StrEnum):
+    """What to do about one live attempt."""
+
+    WAIT = "wait"
+    SUBMIT = "submit"  # hand it to Ray again
+    EXTEND = "extend"  # its lease, because Ray has not started it
+    LOSE = "lose"  # end it: its worker is gone, or was told to stop and does not
+    REAP = "reap"  # end it unless the lease was renewed meanwhile
+
+
+def decide(attempt: LiveAttempt, job: RayJob | None, *, cancel_grace_seconds: float) -> Action:
+    """What the reconciler does about a live attempt, given what Ray says of its job."""
+    if job is not None and job.state.is_over:
+        return Action.LOSE
+    grace = cancel_grace_seconds if attempt.redeemed else 0.0  # nobody is there to cooperate before
+    if attempt.cancel_seconds is not None and attempt.cancel_seconds >= grace:
+        return Action.LOSE
+    if job is None and not attempt.redeemed and attempt.age_seconds > RESUBMIT_SECONDS and attempt.lease_seconds >= 0:
+        return Action.SUBMIT
+    starting = job is not None and job.state is RayState.PENDING and not attempt.redeemed
+    if starting and attempt.age_seconds < START_SECONDS:
+        return Action.EXTEND
+    return Action.REAP if attempt.lease_seconds < 0 else Action.WAIT
+
+
+class Dispatcher:
+    """Runs `tick` every few seconds in a thread of its own. Any number of replicas may: claims are compare-and-set."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: BlobStore,
+        ray: RayJobs,
+        instance: str,
+        max_running_jobs: int,
+        cancel_grace_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._ray = ray
+        self._instance = instance
+        self._is_ours = re.compile(rf"{re.escape(instance)}-[0-9a-z]{{12}}-\d+").fullmatch
+        self._max_running_jobs = max_running_jobs
+        self._cancel_grace_seconds = cancel_grace_seconds
+        self._clock = clock
+        self._steady_since: float | None = None  # ticks have followed each other since
+        self._last_tick = clock()
+        self._complaint = ""  # the last one, so that an outage is logged once
+        self._strangers: set[str] = set()  # Ray jobs with our prefix and no attempt, seen at the last tick
+
+    def run(self, stop: threading.Event, seconds: float) -> None:
+        """Ticks until `stop` is set. A tick that fails is logged: the next one sees the same rows and tries again."""
+        while not stop.is_set():
+            try:
+                self.tick()
+                self._complaint = ""
+            except Exception as error:  # noqa: BLE001  # whatever it was, jobs that run must not be abandoned
+                self._steady_since = None
+                self._complain(error)
+            stop.wait(seconds)
+
+    def tick(self) -> None:
+        """One comparison of Ray with the rows, and whatever follows from it."""
+        jobs = self._ray.list_jobs()  # before the rows: what a worker reported before it ended is then in them
+        self._settle(jobs, may_reap=self._is_steady())
+        self._start_jobs()
+        self._tidy({name: job for name, job in jobs.items() if self._is_ours(name)})
+
+    def _is_steady(self) -> bool:
+        """Whether workers have had one lease length to reach us since we were last away."""
+        now = self._clock()
+        if self._steady_since is None or now - self._last_tick > LEASE_SECONDS / 2:
+            self._steady_since = now
+        self._last_tick = now
+        return now - self._steady_since >= LEASE_SECONDS
+
+    def _settle(self, jobs: dict[str, RayJob], *, may_reap: bool) -> None:
+        with self._database.reading() as session:
+            attempts = live_attempts(session)
+        for attempt in attempts:
+            name, job = attempt.submission_id, jobs.get(attempt.submission_id)
+            match decide(attempt, job, cancel_grace_seconds=self._cancel_grace_seconds):
+                case Action.LOSE:
+                    with self._database.writing.begin() as session:
+                        lose_attempt(session, name, _describe(job))
+                case Action.REAP if may_reap:
+                    with self._database.writing.begin() as session:
+                        reap_attempt(session, name, f"the worker was not heard of for {LEASE_SECONDS} s")
+                case Action.EXTEND:
+                    with self._database.writing.begin() as session:
+                        extend_lease(session, name)
+                case Action.SUBMIT:
+                    with self._database.writing.begin() as session:
+                        dispatch = renew_ticket(session, name)
+                    if dispatch is not None:
+                        self._ray.submit(dispatch)
+
+    def _start_jobs(self) -> None:
+        while (dispatch := self._claim()) is not None:
+            self._ray.submit(dispatch)
+
+    def _claim(self) -> Dispatch | None:
+        with self._database.writing.begin() as session:
+            if len(live_attempts(session)) >= self._max_running_jobs:
+                return None
+            job = claim_job(session)
+            return None if job is None else open_attempt(session, job, self._instance)
+
+    def _tidy(self, jobs: dict[str, RayJob]) -> None:
+        """Stops Ray jobs whose attempt has ended or that no row knows; keeps the logs of those that are over."""
+        with self._database.reading() as session:
+            ended = {attempt.submission_id: attempt for attempt in ended_attempts(session, list(jobs))}
+            live = {attempt.submission_id for attempt in live_attempts(session)}
+        strangers = {name for name, job in jobs.items() if not job.state.is_over} - ended.keys() - live
+        for name in strangers & self._strangers:
+            self._try(name, self._ray.stop)
+        self._strangers = strangers
+        for name, attempt in ended.items():
+            if jobs[name].state.is_over and not attempt.has_logs:
+                self._try(name, self._copy_logs)
+            elif not jobs[name].state.is_over and _should_be_gone(attempt):
+                self._try(name, self._ray.stop)
+
+    def _copy_logs(self, submission_id: str) -> None:
+        copy_logs(self._database, self._store, self._ray, submission_id)
+
+    def _complain(self, error: Exception) -> None:
+        if str(error) != self._complaint:
+            _log.warning("tick failed: %s", error, exc_info=not isinstance(error, DomainError))
+        self._complaint = str(error)
+
+    def _try(self, submission_id: str, action: Callable[[str], None]) -> None:
+        """One refusal must not keep the others waiting; the next tick tries again."""
+        try:
+            action(submission_id)
+        except DomainError as error:
+            _log.warning("%s: %s", submission_id, error)
+
+
+def _should_be_gone(attempt: EndedAttempt) -> bool:
+    return attempt.outcome is AttemptOutcome.LOST or attempt.age_seconds > EXIT_SECONDS
+
+
+def _describe(job: RayJob | None) -> str:
+    if job is None or not job.state.is_over:
+        return "stopped, because the worker did not acknowledge the request to cancel"
+    return f"the Ray job {job.state.lower()} without a report: {job.message or 'no message'}"

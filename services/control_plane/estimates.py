@@ -1,0 +1,51 @@
+"""Estimates of latency, asked of the profiler: the control plane holds tables, the profiler knows what they mean."""
+
+from http import HTTPStatus
+
+import httpx
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from services.client.schemas import EstimateRequest, EstimateResponse, JsonObject, Problem
+from services.storage.documents import find_architecture, find_latency_table, parse_architecture
+from services.storage.errors import Conflict, InvalidRequest, Unavailable
+
+
+def estimate(session: Session, profiler: httpx.Client, table: str, request: EstimateRequest) -> EstimateResponse:
+    """The estimate of each architecture on a table's device, in the same order.
+
+    Raises:
+        NotFound: the table or an architecture does not exist.
+        InvalidRequest: a document is malformed, or the profiler refused it: the message names the missing operator.
+        Unavailable: the profiler does not answer.
+    """
+    find_latency_table(session, table)
+    documents = [
+        _document(session, architecture, f"architectures.{index}")
+        for index, architecture in enumerate(request.architectures)
+    ]
+    session.rollback()  # nothing is held open while the profiler works
+    try:
+        response = profiler.post(f"/latency-tables/{table}/estimates", json={"architectures": documents})
+    except httpx.TransportError as error:
+        raise Unavailable("the profiler does not answer") from error
+    if response.status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+        refusal = _refusal(response)
+        raise Conflict(refusal) if response.status_code == HTTPStatus.CONFLICT else InvalidRequest(refusal)
+    if response.status_code != HTTPStatus.OK:
+        raise Unavailable(f"the profiler answered {response.status_code}")
+    return EstimateResponse.model_validate_json(response.content)
+
+
+def _document(session: Session, architecture: str | JsonObject, field: str) -> JsonObject:
+    if isinstance(architecture, str):
+        return find_architecture(session, architecture).document
+    parse_architecture(architecture, field)
+    return architecture
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        return Problem.model_validate_json(response.content).detail
+    except ValidationError:
+        return response.text[:500]

@@ -1,0 +1,40 @@
+"""Architectures: list, show, draw, add."""
+
+from fastapi import APIRouter, Response, status
+
+from fasterseg_core.drawing import architecture_svg
+from services.client.schemas import ArchitecturePage, ArchitectureRecord, ArchitectureSubmission, Sha256
+from services.control_plane.parts import ReadSession, WriteSession
+from services.storage.documents import (
+    find_architecture,
+    list_architectures,
+    parse_architecture,
+    submit_architecture,
+)
+
+router = APIRouter(prefix="/architectures", tags=["architectures"])
+
+
+@router.get("")
+def list_(session: ReadSession) -> ArchitecturePage:
+    """The newest architectures, derived or added."""
+    return ArchitecturePage(items=list_architectures(session))
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+def add(submission: ArchitectureSubmission, session: WriteSession) -> ArchitectureRecord:
+    """Adds an architecture; adding it again changes nothing."""
+    return submit_architecture(session, submission.document)
+
+
+@router.get("/{architecture}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+def draw(architecture: Sha256, session: ReadSession) -> Response:
+    """An architecture drawn as in Figure 6."""
+    document = find_architecture(session, architecture).document
+    return Response(architecture_svg(parse_architecture(document)), media_type="image/svg+xml")
+
+
+@router.get("/{architecture}")
+def show(architecture: Sha256, session: ReadSession) -> ArchitectureRecord:
+    """One architecture."""
+    return find_architecture(session, architecture)

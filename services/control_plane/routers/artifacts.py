@@ -1,0 +1,64 @@
+"""Blobs: workers put them, everyone gets them, both verified by their digest."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from typing import IO
+
+from fastapi import APIRouter, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from services.client.schemas import Sha256
+from services.control_plane.parts import AllParts, AttemptToken, Parts, ReadSession
+from services.storage.artifacts import find_blob, record_blob
+from services.storage.blob_store import chunks
+from services.storage.worker_writes import authorize
+
+router = APIRouter(tags=["artifacts"])
+
+SPOOL_BYTES = 1 << 20  # larger bodies wait on the disk
+BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+
+
+@router.put("/blobs/{sha256}", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=BODY)
+async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: AttemptToken) -> None:
+    """Stores a body under its digest; storing it again changes nothing."""
+    await run_in_threadpool(_check_token, parts, token)
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as body:
+        async for chunk in request.stream():
+            body.write(chunk)
+        body.seek(0)
+        await run_in_threadpool(_keep, parts, sha256, body)
+
+
+@router.get(
+    "/artifacts/{sha256}", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}}
+)
+def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> StreamingResponse:
+    """The bytes of a blob, verified before the first is sent."""
+    size, media_type = find_blob(session, sha256)
+    headers = {
+        "Content-Length": str(size),
+        "ETag": f'"{sha256}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",  # a worker chose the type
+    }
+    return StreamingResponse(_stream(parts.store.open(sha256)), media_type=media_type, headers=headers)
+
+
+def _check_token(parts: Parts, token: str) -> None:
+    with parts.database.reading() as session:
+        authorize(session, token)
+
+
+def _keep(parts: Parts, sha256: str, body: IO[bytes]) -> None:
+    size = parts.store.put(sha256, body)
+    with parts.database.writing.begin() as session:
+        record_blob(session, sha256, size)
+
+
+def _stream(body: IO[bytes]) -> Iterator[bytes]:
+    with closing(body):
+        yield from chunks(body)

@@ -1,0 +1,62 @@
+"""What workers report, each with the token of its attempt. 409: the lease is lost, stop and write nothing more."""
+
+from fastapi import APIRouter, status
+
+from services.client.schemas import (
+    Assignment,
+    AttemptFailure,
+    AttemptStatus,
+    AttemptSuccess,
+    CheckpointRef,
+    Heartbeat,
+    TicketRedemption,
+    WorkerEvents,
+)
+from services.control_plane.parts import AttemptToken, WriteSession
+from services.storage import worker_writes
+
+router = APIRouter(prefix="/attempts/{submission_id}", tags=["attempts"])
+
+
+@router.post("/redeem")
+def redeem(submission_id: str, redemption: TicketRedemption, session: WriteSession) -> Assignment:
+    """The assignment and its token, in exchange for the ticket, which works once."""
+    return worker_writes.redeem_ticket(session, submission_id, redemption.ticket)
+
+
+@router.post("/heartbeat")
+def heartbeat(submission_id: str, beat: Heartbeat, session: WriteSession, token: AttemptToken) -> AttemptStatus:
+    """Extends the lease."""
+    return worker_writes.heartbeat(session, submission_id, token, beat)
+
+
+@router.post("/events")
+def events(submission_id: str, events: WorkerEvents, session: WriteSession, token: AttemptToken) -> AttemptStatus:
+    """Appends events; those delivered before are left out."""
+    return worker_writes.report_events(session, submission_id, token, events.items)
+
+
+@router.post("/checkpoint")
+def checkpoint(
+    submission_id: str, checkpoint: CheckpointRef, session: WriteSession, token: AttemptToken
+) -> AttemptStatus:
+    """Makes an uploaded blob the newest checkpoint."""
+    return worker_writes.add_checkpoint(session, submission_id, token, checkpoint)
+
+
+@router.post("/succeed", status_code=status.HTTP_204_NO_CONTENT)
+def succeed(submission_id: str, success: AttemptSuccess, session: WriteSession, token: AttemptToken) -> None:
+    """Ends the job with everything that it made."""
+    worker_writes.succeed(session, submission_id, token, success)
+
+
+@router.post("/fail", status_code=status.HTTP_204_NO_CONTENT)
+def fail(submission_id: str, failure: AttemptFailure, session: WriteSession, token: AttemptToken) -> None:
+    """Ends the attempt; the job is tried again where the reason allows it."""
+    worker_writes.fail(session, submission_id, token, failure.reason)
+
+
+@router.post("/cancelled", status_code=status.HTTP_204_NO_CONTENT)
+def cancelled(submission_id: str, session: WriteSession, token: AttemptToken) -> None:
+    """Acknowledges the request to cancel."""
+    worker_writes.acknowledge_cancel(session, submission_id, token)

@@ -1,0 +1,65 @@
+"""Jobs: submit, list, show, cancel, follow."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response, status
+from fastapi.responses import PlainTextResponse
+
+from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
+from services.control_plane.logs import read_logs
+from services.control_plane.parts import AllParts, ReadSession, WriteSession
+from services.control_plane.submission import submit_job
+from services.storage.events import list_events
+from services.storage.jobs import find_job, request_cancel
+from services.storage.views import page_of_jobs, show_job
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+Cursor = Annotated[int | None, Query(ge=0, description="next_cursor of the page before", lt=2**31)]
+
+
+@router.post("", status_code=status.HTTP_202_ACCEPTED)
+def submit(
+    submission: JobSubmission, session: WriteSession, response: Response, idempotency_key: IdempotencyKey = None
+) -> Job:
+    """Accepts a job. The same Idempotency-Key with the same body returns the same job."""
+    job = submit_job(session, submission, idempotency_key)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("")
+def list_(
+    session: ReadSession,
+    state: JobState | None = None,
+    kind: JobKind | None = None,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobPage:
+    """The newest jobs first, page by page."""
+    return page_of_jobs(session, state=state, kind=kind, before=cursor, limit=limit)
+
+
+@router.get("/{job_id}")
+def show(job_id: JobId, session: ReadSession) -> Job:
+    """One job."""
+    return show_job(session, find_job(session, job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: JobId, session: WriteSession) -> Job:
+    """Cancels a queued job at once, and asks a running one to stop."""
+    return show_job(session, request_cancel(session, job_id))
+
+
+@router.get("/{job_id}/events")
+def events(job_id: JobId, session: ReadSession, after: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> EventPage:
+    """The job's history after an event, oldest first."""
+    return EventPage(items=list_events(session, find_job(session, job_id).id, after))
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def logs(job_id: JobId, parts: AllParts) -> str:
+    """What the latest attempt printed so far."""
+    return read_logs(parts.database, parts.store, parts.ray, job_id)

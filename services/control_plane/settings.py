@@ -1,0 +1,50 @@
+"""The settings of the control plane, read from variables named FASTERSEG_*."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """The defaults are the embedded service's: everything on this machine, in one state folder."""
+
+    model_config = SettingsConfigDict(env_prefix="FASTERSEG_")
+
+    state_folder: Path = Path(".fasterseg")
+    database_url: str | None = None  # SQLAlchemy's; SQLite in the state folder where it is left out
+    s3_endpoint: str | None = None  # host:port; the folder `blobs` of the state folder where it is left out
+    s3_bucket: str = "fasterseg"
+    s3_access_key: str = ""
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_secure: bool = True
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str | None = None  # how workers reach this process; its own address where it is left out
+    max_document_bytes: int = 32 * MEBIBYTE
+    max_blob_bytes: int = 4096 * MEBIBYTE
+
+    ray_address: str = "http://127.0.0.1:8265"
+    ray_token_path: Path | None = None  # of the token that Ray's API asks for
+    worker_command: str = f"{sys.executable} -m services.workers"
+    instance: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,29}$")] = "fasterseg"  # prefix of Ray's ids
+    dispatch_seconds: float = Field(default=2.0, gt=0)
+    max_running_jobs: int = Field(default=4, ge=1)
+    cancel_grace_seconds: float = Field(default=60.0, ge=0)
+
+    profiler_url: str = "http://127.0.0.1:8001"
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.state_folder.absolute() / 'fasterseg.db'}"
+
+    @property
+    def worker_url(self) -> str:
+        """The address that workers are given."""
+        return self.public_url or f"http://{self.host}:{self.port}"

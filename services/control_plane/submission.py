@@ -1,0 +1,274 @@
+"""Submissions: everything that can be known to be wrong is said before a job is accepted."""
+
+import json
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.orm import Session
+
+from fasterseg_core.config import (
+    NUM_CLASSES,
+    DatasetName,
+    EvaluateConfig,
+    ExportConfig,
+    JobConfig,
+    ProfileConfig,
+    RetrainConfig,
+    Role,
+    SearchConfig,
+)
+from fasterseg_core.operator_specs import OperatorSpec, space_specs
+from fasterseg_core.presets import PAPER, QUICK
+from fasterseg_core.search_space import Resolution
+from services.client import schemas
+from services.client.schemas import InvalidField, JobKind, JobState, JobSubmission, JsonObject, Preset
+from services.storage.documents import find_architecture, find_latency_table, parse_latency_table
+from services.storage.errors import Conflict, InvalidRequest, NotFound
+from services.storage.jobs import NewJob, find_job, insert_job, locked_job, submitted_before
+from services.storage.tables import JobRow
+from services.storage.views import show_job
+
+_SPECS: dict[JobKind, TypeAdapter[JobConfig]] = {
+    JobKind.PROFILE: TypeAdapter(ProfileConfig),
+    JobKind.SEARCH: TypeAdapter(SearchConfig),
+    JobKind.RETRAIN: TypeAdapter(RetrainConfig),
+    JobKind.EVALUATE: TypeAdapter(EvaluateConfig),
+    JobKind.EXPORT: TypeAdapter(ExportConfig),
+}
+
+PRESETS: dict[Preset, dict[str, JobConfig]] = {Preset.PAPER: PAPER, Preset.QUICK: QUICK}
+
+
+def submit_job(session: Session, submission: JobSubmission, idempotency_key: str | None) -> schemas.Job:
+    """The accepted job, or the one that the same key made before.
+
+    Raises:
+        InvalidRequest: the spec, a reference or an input is wrong; `fields` says which.
+        Conflict: a job that this one would wait for has failed or was cancelled.
+    """
+    if idempotency_key is not None:
+        earlier = submitted_before(session, submission, idempotency_key)
+        if earlier is not None:
+            return show_job(session, earlier)
+    spec = parse_spec(submission.kind, submission.spec, submission.preset)
+    parents = _parents(session, submission.after)
+    sources = _sources(submission, spec, parents)
+    _check_inputs(session, submission, spec, sources)
+    new = NewJob(
+        submission=submission,
+        spec=_SPECS[submission.kind].dump_python(spec, mode="json"),
+        sources=sources,
+        idempotency_key=idempotency_key,
+    )
+    return show_job(session, insert_job(session, new))
+
+
+def parse_spec(kind: JobKind, spec: JsonObject, preset: Preset = Preset.PAPER) -> JobConfig:
+    """The configuration of a kind: the preset's, changed where the spec says so; InvalidRequest names wrong fields."""
+    start = _SPECS[kind].dump_python(PRESETS[preset][kind], mode="json")
+    try:
+        return _SPECS[kind].validate_json(json.dumps(_merged(start, spec)), strict=True, extra="forbid")
+    except ValidationError as error:
+        fields = tuple(
+            InvalidField(
+                field=".".join(["spec", *map(str, item["loc"])]), message=item["msg"].removeprefix("Value error, ")
+            )
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:3])
+        raise InvalidRequest(detail, fields) from error
+
+
+def _merged(start: JsonObject, changes: JsonObject) -> JsonObject:
+    """Nested objects are merged field by field, everything else is replaced."""
+    merged = dict(start)
+    for name, value in changes.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _parents(session: Session, after: list[str]) -> list[JobRow]:
+    """The jobs in `after`, held so that none fails before this job stands among its children."""
+    if len(set(after)) < len(after):
+        raise InvalidRequest.at("after", "names a job twice")
+    parents = []
+    for job_id in sorted(after):  # one order for all, so that no two submissions wait for each other
+        try:
+            parents.append(locked_job(session, job_id))
+        except NotFound as error:
+            raise InvalidRequest.at(f"after.{after.index(job_id)}", error.detail) from error
+    for parent in parents:
+        if parent.state in (JobState.FAILED, JobState.CANCELLED):
+            raise Conflict(f"job {parent.id} in `after` has {parent.state}, so this one could never run")
+    return parents
+
+
+# ---- which job each input comes from --------------------------------------------------------------------------------
+
+
+def _sources(submission: JobSubmission, spec: JobConfig, parents: list[JobRow]) -> dict[str, str]:
+    """The parent that makes each input which the submission does not name itself."""
+    named = submission.inputs.model_dump(exclude_none=True)
+    readable = _makers(spec, parents)
+    for name in named:
+        if name not in readable:
+            raise InvalidRequest.at(f"inputs.{name}", f"this {submission.kind} job reads none")
+    sources = {}
+    for name, (makers, is_required, description) in readable.items():
+        if name in named:
+            continue
+        if len(makers) > 1:
+            ids = ", ".join(job.id for job in makers)
+            raise InvalidRequest.at(
+                "after", f"{description}s {ids} all make an input {name}: name one in inputs.{name}"
+            )
+        if makers:
+            sources[name] = makers[0].id
+        elif is_required:
+            raise InvalidRequest.at(f"inputs.{name}", f"missing: name one, or a {description} in after")
+    return sources
+
+
+def _makers(spec: JobConfig, parents: list[JobRow]) -> dict[str, tuple[list[JobRow], bool, str]]:
+    """What a job reads: input -> (the parents that make one, whether it is required, what such a parent is called)."""
+    profiles = [job for job in parents if job.kind is JobKind.PROFILE]
+    searches = [job for job in parents if job.kind is JobKind.SEARCH]
+    retrains = [job for job in parents if job.kind is JobKind.RETRAIN]
+    match spec:
+        case ProfileConfig():
+            return {}
+        case SearchConfig():
+            return {"latency_table": (profiles, True, "profile job")}
+        case RetrainConfig(role=Role.TEACHER):
+            return {"architecture": (searches, True, "search job")}
+        case RetrainConfig():
+            teachers = [job for job in retrains if job.spec["role"] == Role.TEACHER]
+            return {
+                "architecture": (searches, True, "search job"),
+                "teacher": (teachers, False, "retrain job of a teacher"),
+            }
+        case EvaluateConfig():
+            return {"network": (retrains, True, "retrain job")}
+        case ExportConfig():
+            return {"network": (retrains, True, "retrain job"), "latency_table": (profiles, False, "profile job")}
+
+
+# ---- whether the inputs fit -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """What is known of a latency table before it may be measured."""
+
+    origin: str
+    resolution: Resolution
+    num_classes: int
+    entries: frozenset[OperatorSpec]
+
+
+def _check_inputs(session: Session, submission: JobSubmission, spec: JobConfig, sources: dict[str, str]) -> None:
+    inputs = submission.inputs
+    for name, retrain in (("network", inputs.network), ("teacher", inputs.teacher)):
+        if retrain is not None:
+            _check_retrain_job(session, f"inputs.{name}", retrain, submission.after)
+    if inputs.architecture is not None:
+        _check_architecture(session, inputs.architecture)
+    table = _table(session, inputs.latency_table, sources.get("latency_table"))
+    network = inputs.network or sources.get("network")
+    teacher = inputs.teacher or sources.get("teacher")
+    match spec:
+        case SearchConfig() if table is not None:
+            _check_resolution(spec.resolution, table)
+            _check_num_classes(NUM_CLASSES[spec.dataset], table.num_classes, table.origin)
+            _check_entries(spec, table)
+        case RetrainConfig() if teacher is not None:
+            _check_num_classes(NUM_CLASSES[spec.dataset], _num_classes(session, teacher), f"the teacher, job {teacher}")
+        case EvaluateConfig() if network is not None:
+            _check_num_classes(NUM_CLASSES[spec.dataset], _num_classes(session, network), f"the network, job {network}")
+        case ExportConfig() if table is not None and network is not None:
+            _check_resolution(spec.resolution, table)
+            if _num_classes(session, network) != table.num_classes:
+                message = f"{table.origin} is for {table.num_classes} classes, the network has another number"
+                raise InvalidRequest.at("inputs.latency_table", message)
+        case _:
+            return
+
+
+def _check_retrain_job(session: Session, field: str, job_id: str, after: list[str]) -> None:
+    try:
+        job = find_job(session, job_id)
+    except NotFound as error:
+        raise InvalidRequest.at(field, error.detail) from error
+    if job.kind is not JobKind.RETRAIN:
+        raise InvalidRequest.at(field, f"job {job_id} is a {job.kind} job: name a retrain job")
+    if field == "inputs.teacher" and job.spec["role"] != Role.TEACHER:
+        raise InvalidRequest.at(field, f"job {job_id} trains a {job.spec['role']}")
+    if job.state is not JobState.SUCCEEDED and job_id not in after:
+        raise Conflict(f"job {job_id} in {field} is {job.state}: wait for it by naming it in `after`")
+
+
+def _check_architecture(session: Session, architecture: str) -> None:
+    try:
+        find_architecture(session, architecture)
+    except NotFound as error:
+        raise InvalidRequest.at("inputs.architecture", error.detail) from error
+
+
+def _table(session: Session, table_id: str | None, profile_job: str | None) -> _Table | None:
+    """The named table, or the one that a profile job made or will make; none where neither is given."""
+    if table_id is None and profile_job is not None:
+        job = find_job(session, profile_job)
+        if job.latency_table is None:
+            return _planned_table(job)
+        table_id = job.latency_table
+    return None if table_id is None else _measured_table(session, table_id)
+
+
+def _planned_table(job: JobRow) -> _Table:
+    spec = parse_spec(job.kind, job.spec)
+    assert isinstance(spec, ProfileConfig), "a profile job's spec"
+    num_classes = NUM_CLASSES[spec.dataset]
+    return _Table(
+        origin=f"the table of profile job {job.id}",
+        resolution=spec.resolution,
+        num_classes=num_classes,
+        entries=frozenset(space_specs(spec.space, spec.resolution, num_classes)),
+    )
+
+
+def _measured_table(session: Session, table_id: str) -> _Table:
+    try:
+        table = parse_latency_table(find_latency_table(session, table_id))
+    except NotFound as error:
+        raise InvalidRequest.at("inputs.latency_table", error.detail) from error
+    return _Table(
+        origin=f"latency table {table_id[:12]}",
+        resolution=table.fingerprint.resolution,
+        num_classes=table.fingerprint.num_classes,
+        entries=frozenset(table.rows) - frozenset(table.missing(table.rows)),
+    )
+
+
+def _num_classes(session: Session, retrain_job: str) -> int:
+    return NUM_CLASSES[DatasetName(str(find_job(session, retrain_job).spec["dataset"]))]
+
+
+def _check_resolution(wanted: Resolution, table: _Table) -> None:
+    if wanted != table.resolution:
+        found = f"{table.resolution.height}x{table.resolution.width}"
+        message = f"{wanted.height}x{wanted.width} is not the {found} of {table.origin}"
+        raise InvalidRequest.at("spec.resolution", message)
+
+
+def _check_num_classes(wanted: int, found: int, origin: str) -> None:
+    if wanted != found:
+        raise InvalidRequest.at("spec.dataset", f"has {wanted} classes, {origin} is for {found}")
+
+
+def _check_entries(spec: SearchConfig, table: _Table) -> None:
+    needed = space_specs(spec.space, spec.resolution, NUM_CLASSES[spec.dataset])
+    missing = [operator for operator in needed if operator not in table.entries]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InvalidRequest.at("spec.space", f"{table.origin} has no entry for {missing[0].key!r}{more}")

@@ -1,0 +1,58 @@
+"""A control plane on a SQLite file and a folder, with Ray and the profiler faked."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from services.control_plane.app import create_app
+from services.control_plane.parts import Parts
+from services.control_plane.settings import Settings
+from services.storage.database import Database, migrate, open_database
+from services.storage.folder_store import FolderStore
+from tests.control_plane.fakes import FakeProfiler, FakeRay
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "fasterseg.db"
+    database = open_database(f"sqlite:///{path}")
+    migrate(database)
+    database.engine.dispose()
+    return path
+
+
+@pytest.fixture
+def ray() -> FakeRay:
+    return FakeRay()
+
+
+@pytest.fixture
+def profiler() -> FakeProfiler:
+    return FakeProfiler()
+
+
+@pytest.fixture
+def parts(tmp_path: Path, migrated_file: Path, ray: FakeRay, profiler: FakeProfiler) -> Iterator[Parts]:
+    settings = Settings(state_folder=tmp_path, max_document_bytes=100_000, max_blob_bytes=1_000_000)
+    shutil.copy(migrated_file, tmp_path / "fasterseg.db")
+    database = open_database(settings.database)
+    with httpx.Client(base_url="http://profiler", transport=httpx.MockTransport(profiler)) as client:
+        yield Parts(
+            settings=settings, database=database, store=FolderStore(tmp_path / "blobs"), ray=ray, profiler=client
+        )
+    database.engine.dispose()
+
+
+@pytest.fixture
+def database(parts: Parts) -> Database:
+    return parts.database
+
+
+@pytest.fixture
+def api(parts: Parts) -> Iterator[TestClient]:
+    with TestClient(create_app(parts), base_url="http://test/api/v1/", raise_server_exceptions=False) as client:
+        yield client

@@ -1,0 +1,121 @@
+"""Jobs over HTTP: list, show, cancel, events, logs."""
+
+from fastapi.testclient import TestClient
+
+from services.control_plane.logs import copy_logs
+from services.control_plane.parts import Parts
+from services.control_plane.ray_jobs import RayState
+from services.storage.attempts import lose_attempt
+from services.storage.database import Database
+from tests.control_plane.fakes import FakeRay
+from tests.control_plane.test_submission import submitted
+from tests.storage.builders import a_started_worker
+
+
+def test_jobs_are_listed_page_by_page(api: TestClient):
+    jobs = [submitted(api, "profile") for _ in range(5)]
+    seen, cursor = [], None
+    for _ in range(3):
+        page = api.get("jobs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
+        seen += [job["id"] for job in page["items"]]
+        cursor = page["next_cursor"]
+
+    assert seen == jobs[::-1]
+    assert cursor is None
+
+
+def test_jobs_are_filtered_by_state_and_kind(api: TestClient):
+    profile = submitted(api, "profile")
+    search = submitted(api, "search", after=(profile,))
+    api.post(f"jobs/{profile}/cancel")
+
+    assert [job["id"] for job in api.get("jobs", params={"state": "cancelled"}).json()["items"]] == [profile]
+    assert [job["id"] for job in api.get("jobs", params={"kind": "search"}).json()["items"]] == [search]
+    assert api.get("jobs", params={"state": "asleep"}).status_code == 422
+
+
+def test_an_unknown_job_is_not_found(api: TestClient):
+    for path in ("", "/events", "/logs"):
+        assert api.get(f"jobs/aaaaaaaaaaaa{path}").status_code == 404
+    assert api.post("jobs/aaaaaaaaaaaa/cancel").status_code == 404
+
+
+def test_a_queued_job_is_cancelled_at_once_with_its_children(api: TestClient):
+    profile = submitted(api, "profile")
+    search = submitted(api, "search", after=(profile,))
+
+    assert api.post(f"jobs/{profile}/cancel").json()["state"] == "cancelled"
+    assert api.post(f"jobs/{profile}/cancel").status_code == 200
+    child = api.get(f"jobs/{search}").json()
+    assert (child["state"], child["reason"]["failure"]) == ("failed", "parent_failed")
+
+
+def test_a_running_job_is_asked_to_stop(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    a_started_worker(database)
+
+    cancelled = api.post(f"jobs/{job}/cancel").json()
+
+    assert (cancelled["state"], cancelled["cancel_requested"]) == ("running", True)
+
+
+def test_a_failed_job_cannot_be_cancelled(api: TestClient):
+    profile = submitted(api, "profile")
+    search = submitted(api, "search", after=(profile,))
+    api.post(f"jobs/{profile}/cancel")
+
+    assert api.post(f"jobs/{search}/cancel").status_code == 409
+
+
+def test_events_are_resumable(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    a_started_worker(database)
+
+    events = api.get(f"jobs/{job}/events").json()["items"]
+
+    assert [(event["sequence"], event["kind"], event["epoch"]) for event in events] == [
+        (1, "queued", 0),
+        (2, "started", 1),
+    ]
+    assert api.get(f"jobs/{job}/events", params={"after": 1}).json()["items"] == events[1:]
+
+
+def test_a_job_without_an_attempt_has_printed_nothing(api: TestClient):
+    job = submitted(api, "profile")
+
+    response = api.get(f"jobs/{job}/logs")
+
+    assert response.text == ""
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_logs_of_a_running_job_are_rays(api: TestClient, database: Database, ray: FakeRay):
+    job = submitted(api, "profile")
+    worker = a_started_worker(database)
+    ray.say(worker.submission_id, RayState.RUNNING)
+    ray.printed[worker.submission_id] = "epoch 1\n"
+
+    assert api.get(f"jobs/{job}/logs").text == "epoch 1\n"
+
+
+def test_logs_outlive_ray(api: TestClient, parts: Parts, ray: FakeRay):
+    job = submitted(api, "profile")
+    worker = a_started_worker(parts.database)
+    ray.printed[worker.submission_id] = "the end\n"
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, worker.submission_id, "killed")
+    copy_logs(parts.database, parts.store, ray, worker.submission_id)
+    ray.is_away = True
+
+    assert api.get(f"jobs/{job}/logs").text == "the end\n"
+
+
+def test_logs_that_only_ray_has_are_unavailable_while_it_is_away(api: TestClient, database: Database, ray: FakeRay):
+    job = submitted(api, "profile")
+    a_started_worker(database)
+    ray.is_away = True
+
+    response = api.get(f"jobs/{job}/logs")
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"

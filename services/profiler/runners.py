@@ -1,0 +1,138 @@
+"""What every inference engine offers a latency table: run a workload, and time it (appendix E)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.config import Engine, Precision
+from fasterseg_core.onnx_export import export_onnx
+from fasterseg_core.operator_specs import OperatorSpec
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+# The largest difference from torch's fp32 output, as a share of that output's largest magnitude.
+TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 3e-2}
+
+
+class EngineUnavailableError(RuntimeError):
+    """An engine cannot be used on this machine; the message says what is missing and how to install it."""
+
+
+class MeasurementError(RuntimeError):
+    """One workload could not be measured: the engine refused it, computed something else, or was slowed down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerIdentity:
+    """What a runner's numbers depend on: its share of a latency table's fingerprint."""
+
+    engine: Engine
+    engine_version: str
+    device: str
+    driver: str
+    threads: int
+    precision: Precision
+    clock: str  # what a sample's milliseconds are, for example "thread CPU time"
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A module and the shapes that it reads, batch included. Engines keep what they compile while it lives."""
+
+    module: nn.Module
+    input_shapes: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The ONNX that every engine is given, made once."""
+        return export_onnx(self.module, self.input_shapes)
+
+    def random_inputs(self, seed: int = 0) -> list[Array]:
+        """Inputs from a normal distribution. Never zeros: engines and processors are faster on them."""
+        generator = np.random.default_rng(seed)
+        return [generator.standard_normal(shape, dtype=np.float32) for shape in self.input_shapes]
+
+    def reference(self, inputs: Sequence[Array]) -> Array:
+        """What torch computes for these inputs, in fp32 on the CPU."""
+        with torch.no_grad():
+            output: Tensor = self.module(*(torch.from_numpy(x) for x in inputs))
+        return np.asarray(output.numpy(), dtype=np.float32)
+
+
+class Runner(Protocol):
+    """An inference engine on one device; the two methods are all that a latency table needs of it.
+
+    Both compile the workload on its first use and raise MeasurementError where the engine refuses it.
+    """
+
+    @property
+    def identity(self) -> RunnerIdentity:
+        """The engine, the device and how time is taken."""
+
+    def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
+        """The workload's output."""
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        """Milliseconds of one execution, once per sample, on random inputs and after warming up."""
+
+
+def open_runner(engine: Engine, threads: int = 1, precision: Precision = Precision.FP32) -> Runner:
+    """The runner of an engine on this machine. Each engine is imported only here: a machine needs its own alone.
+
+    Raises:
+        EngineUnavailableError: a package or a device is missing; no other engine ever takes its place.
+        ValueError: the engine does not measure this precision.
+    """
+    match engine:
+        case Engine.ONNXRUNTIME:
+            from services.profiler.onnxruntime_runner import OnnxRuntimeRunner
+
+            return OnnxRuntimeRunner(threads, precision)
+        case Engine.OPENVINO:
+            from services.profiler.openvino_runner import OpenVinoRunner
+
+            return OpenVinoRunner(threads, precision)
+        case Engine.TORCH_CUDA:
+            from services.profiler.torch_cuda_runner import TorchCudaRunner
+
+            return TorchCudaRunner(precision)
+        case Engine.TENSORRT:
+            from services.profiler.tensorrt_runner import TensorRtRunner
+
+            return TensorRtRunner(precision)
+
+
+def operator_workload(spec: OperatorSpec) -> Workload:
+    """One operator by itself, with the same random weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Workload(build_operator(spec), input_shapes(spec))
+
+
+def verify(runner: Runner, workload: Workload) -> float:
+    """The largest difference between a runner's output and torch's, as a share of torch's largest magnitude.
+
+    Raises:
+        MeasurementError: it is above the precision's tolerance, so the runner's time would be that of something else.
+    """
+    inputs = workload.random_inputs(seed=1)
+    expected, actual = workload.reference(inputs), runner.run(workload, inputs)
+    if actual.shape != expected.shape:
+        raise MeasurementError(f"the engine's output has shape {actual.shape}, torch's {expected.shape}")
+    difference = float(np.abs(actual - expected).max() / np.abs(expected).max())
+    if not difference <= TOLERANCE[runner.identity.precision]:  # also where it is not a number
+        raise MeasurementError(f"the engine's output differs from torch's by {difference:.1e} of its magnitude")
+    return difference
+
+
+def cpu_name() -> str:
+    """The processor's model name as Linux tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))

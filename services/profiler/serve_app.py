@@ -1,0 +1,141 @@
+"""The profiler's HTTP application: latency tables, their rows, and estimates of architectures. It carries no torch."""
+
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from fasterseg_core.architecture import Architecture, ArchitectureDocument
+from fasterseg_core.latency_table import MissingLatencyError, estimate
+from fasterseg_core.operator_specs import OperatorSpec
+from services.client.errors import CorruptArtifactError, ProblemError, UnreachableError
+from services.client.schemas import (
+    Estimate,
+    EstimateRequest,
+    EstimateResponse,
+    InvalidField,
+    JsonObject,
+    Problem,
+    Sha256,
+)
+from services.profiler.documents import Documents
+
+RETRY_AFTER_SECONDS = 5
+
+
+class InvalidRequestError(Exception):
+    """A field of a request that cannot be used, and why."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = InvalidField(field=field, message=message)
+
+
+def create_app(documents: Documents) -> FastAPI:
+    """The application over these documents. Refusals are RFC 9457 problem+json."""
+    app = FastAPI(title="FasterSeg profiler", openapi_url=None)
+    app.add_exception_handler(InvalidRequestError, _invalid_request)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(MissingLatencyError, _missing_latency)
+    app.add_exception_handler(ProblemError, _control_plane_refused)
+    app.add_exception_handler(UnreachableError, _control_plane_away)
+    app.add_exception_handler(CorruptArtifactError, _corrupt)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/latency-tables/{table}")
+    def show(table: Sha256) -> JsonObject:
+        return cast(JsonObject, documents.latency_table(table).to_document())
+
+    @app.get("/latency-tables/{table}/rows")
+    def row(table: Sha256, key: str) -> JsonObject:
+        return find_row(documents, table, key)
+
+    @app.post("/latency-tables/{table}/estimates")
+    def estimates(table: Sha256, request: EstimateRequest) -> EstimateResponse:
+        return estimate_all(documents, table, request)
+
+    return app
+
+
+def find_row(documents: Documents, table_id: str, key: str) -> JsonObject:
+    """The row of an operator's key, quarantined or not.
+
+    Raises:
+        InvalidRequestError: the text is no operator's key.
+        MissingLatencyError: the table has no such row.
+    """
+    table = documents.latency_table(table_id)
+    try:
+        spec = OperatorSpec.from_key(key)
+    except ValueError as error:
+        raise InvalidRequestError("key", str(error)) from error
+    if spec not in table.rows:
+        raise MissingLatencyError(f"latency table {table_id[:12]} has no entry for {key!r}")
+    return cast(JsonObject, asdict(table.rows[spec]))
+
+
+def estimate_all(documents: Documents, table_id: str, request: EstimateRequest) -> EstimateResponse:
+    """The estimate of each architecture, in the same order.
+
+    Raises:
+        InvalidRequestError: a document is no architecture.
+        MissingLatencyError: the table lacks an operator of one.
+    """
+    table = documents.latency_table(table_id)
+    items = []
+    for index, item in enumerate(request.architectures):
+        architecture = documents.architecture(item) if isinstance(item, str) else _parse(item, f"architectures.{index}")
+        latency = estimate(architecture, table)
+        items.append(Estimate(milliseconds=latency.milliseconds, parts=latency.parts))
+    return EstimateResponse(items=items)
+
+
+def _parse(document: JsonObject, field: str) -> Architecture:
+    try:
+        return Architecture.from_document(cast(ArchitectureDocument, document))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidRequestError(field, f"{type(error).__name__}: {error}") from error
+
+
+def _problem(status: int, detail: str, errors: list[InvalidField] | None = None) -> JSONResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return JSONResponse(
+        body.model_dump(mode="json"), status_code=status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InvalidRequestError)
+    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), [error.field])
+
+
+def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields = [InvalidField(field=".".join(map(str, item["loc"])), message=item["msg"]) for item in error.errors()]
+    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the request cannot be read", fields)
+
+
+def _missing_latency(_: Request, error: Exception) -> JSONResponse:
+    return _problem(HTTPStatus.CONFLICT, str(error))
+
+
+def _control_plane_refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the control plane answered {error.status}")
+    return _problem(error.status, error.problem.detail)
+
+
+def _control_plane_away(_: Request, __: Exception) -> JSONResponse:
+    return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "the control plane does not answer")
+
+
+def _corrupt(_: Request, error: Exception) -> JSONResponse:
+    return _problem(HTTPStatus.BAD_GATEWAY, str(error))

@@ -1,0 +1,13 @@
+"""The settings of the profiler's Serve application, read from variables named FASTERSEG_*."""
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The defaults are the embedded service's: everything on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix="FASTERSEG_")
+
+    control_plane_url: str = "http://127.0.0.1:8000"
+    host: str = "127.0.0.1"  # of Ray Serve's proxies
+    port: int = 8001

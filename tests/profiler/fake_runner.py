@@ -1,0 +1,72 @@
+"""A runner whose times are written down beforehand."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fasterseg_core.config import Engine, Precision
+from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload
+
+
+class Named(nn.Module):
+    """An identity with a name, so that a fake can tell workloads apart."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def a_workload(name: str) -> Workload:
+    return Workload(Named(name), ((1, 1, 2, 2),))
+
+
+def builders(*names: str) -> Mapping[str, Callable[[], Workload]]:
+    return {name: (lambda name=name: a_workload(name)) for name in names}
+
+
+class FakeRunner:
+    """Answers like torch. `times` gives a named workload's milliseconds at each benchmark, the last one for ever."""
+
+    identity = RunnerIdentity(
+        engine=Engine.ONNXRUNTIME,
+        engine_version="1",
+        device="fake",
+        driver="none",
+        threads=1,
+        precision=Precision.FP32,
+        clock="written down",
+    )
+
+    def __init__(self, times: Mapping[str, Sequence[float]] | None = None) -> None:
+        self.times = {name: list(values) for name, values in (times or {}).items()}
+        self.benchmarked: list[str] = []
+        self.wrong: set[str] = set()
+        self.failing: set[str] = set()
+
+    def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
+        output = workload.reference(inputs)
+        return output + 1 if self._name(workload) in self.wrong else output
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        name = self._name(workload)
+        self.benchmarked.append(name)
+        if name in self.failing:
+            raise MeasurementError(f"{name} failed")
+        times = self.times.get(name, [1.0])
+        return [times.pop(0) if len(times) > 1 else times[0]] * samples
+
+    def _name(self, workload: Workload) -> str:
+        return workload.module.name if isinstance(workload.module, Named) else type(workload.module).__name__
+
+
+class MacsRunner(FakeRunner):
+    """A device on which an element of an operator's output takes a nanosecond for each of its parameters, plus one."""
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        parameters = sum(p.numel() for p in workload.module.parameters())
+        output = workload.reference([torch.zeros(shape).numpy() for shape in workload.input_shapes])
+        return [1e-6 * (parameters + 1) * output.size] * samples

@@ -1,0 +1,60 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from fasterseg_core.operator_specs import OperatorSpec
+from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.fidelity import network_workload, random_architectures
+from services.profiler.half_precision import to_fp16
+from services.profiler.onnx_program import load_program
+from services.profiler.runners import MeasurementError, Workload, operator_workload
+from tests.profiler.test_runners import KEYS
+
+SPACE = SearchSpace(num_layers=4, expansion_ratios=(1, 2), student_ratio=1)
+ODD = Resolution(height=70, width=101)
+WORKLOADS = [
+    *(pytest.param(operator_workload(OperatorSpec.from_key(key)), id=key) for key in KEYS),
+    *(
+        pytest.param(network_workload(architecture, ODD, 3), id=f"network {number}")
+        for number, architecture in enumerate(random_architectures(SPACE, 2))
+    ),
+]
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_torch_runs_the_graph_as_it_runs_the_module(workload: Workload) -> None:
+    inputs = workload.random_inputs()
+
+    program = load_program(workload.onnx, torch.device("cpu"), torch.float32)
+
+    with torch.no_grad():
+        output = program([torch.from_numpy(x) for x in inputs]).numpy()
+    np.testing.assert_allclose(output, workload.reference(inputs), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_graph_in_fp16_computes_nearly_the_same(workload: Workload) -> None:
+    inputs = workload.random_inputs()
+    model = to_fp16(workload.onnx)
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    output = session.run(None, dict(zip(names, [x.astype(np.float16) for x in inputs], strict=True)))[0]
+
+    onnx.checker.check_model(onnx.load_from_string(model))
+    expected = workload.reference(inputs)
+    assert output.dtype == np.float16
+    assert np.abs(output - expected).max() < 1e-2 * np.abs(expected).max()
+
+
+def test_an_unknown_operator_is_refused_by_name() -> None:
+    class Tanh(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x)
+
+    program = load_program(Workload(Tanh(), ((1, 1),)).onnx, torch.device("cpu"), torch.float32)
+
+    with pytest.raises(MeasurementError, match="no ONNX operator Tanh"):
+        program([torch.zeros(1, 1)])

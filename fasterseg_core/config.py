@@ -86,10 +86,12 @@ class ProfileConfig:
     threads: int = 1  # CPU engines only
     passes: int = 5  # over all operators, interleaved
     samples: int = 5  # of each operator in each pass; a row is the median of the passes' medians
-    random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3)
+    random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
 
     def __post_init__(self) -> None:
         _positive(self, "threads", "passes", "samples")
+        if self.random_networks < 0 or self.random_networks == 1:
+            raise ValueError(f"random_networks is {self.random_networks}; a comparison needs 2 or more, 0 skips it")
 
 
 @dataclass(frozen=True, kw_only=True)

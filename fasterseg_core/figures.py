@@ -30,13 +30,10 @@ def search_curves(
     epochs: Sequence[int],
     miou: Mapping[str, Sequence[float | None]],
     latency_ms: Mapping[str, Sequence[float | None]],
-    *,
-    pretrain_epochs: int = 0,
 ) -> bytes:
     """mIoU (percent, from shares) and latency (ms) of each network over the epochs of a search, as Figure 4.
 
-    The keys name the networks, such as "student" and "teacher"; None where an epoch has no value. A vertical line
-    parts pretraining from search.
+    The keys name the networks, such as "student" and "teacher"; None where an epoch has no value.
     """
     figure, left = _axes(7.5, 4.5)
     right = left.twinx()
@@ -49,13 +46,8 @@ def search_curves(
             axes.plot(epochs, points, style, color=colour, marker=".", label=f"{name} {label}")
         axes.set_ylabel(label, color=colour)
         axes.tick_params(axis="y", labelcolor=colour)
-    if pretrain_epochs:
-        boundary = epochs[0] + pretrain_epochs - 0.5
-        left.axvline(boundary, color="#7b8791", linestyle="--", linewidth=1)
-        for text, side in (("pretraining ", "right"), (" search", "left")):
-            left.text(boundary, 1.01, text, transform=left.get_xaxis_transform(), ha=side, color="#5f6b76")
     _epoch_axis(left)
-    lines = [*left.get_lines()[: len(miou)], *right.get_lines()]
+    lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="best")
     return _png(figure)
 

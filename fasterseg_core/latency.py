@@ -46,6 +46,7 @@ def space_latency(space: SearchSpace, relaxation: Relaxation, table: LatencyTabl
         MissingLatencyError: the table lacks an operator of this space.
     """
     resolution, ratios, end_ratio = table.fingerprint.resolution, relaxation.ratios, relaxation.end_ratio
+    device = next(relaxation.parameters()).device
     cells = {}
     for rate in DOWNSAMPLE_RATES:
         for stride in (1,) if rate == DOWNSAMPLE_RATES[-1] else (1, 2):
@@ -68,11 +69,13 @@ def space_latency(space: SearchSpace, relaxation: Relaxation, table: LatencyTabl
                         for ratio_out in ratios
                     ]
                     for ratio_in in ratios
-                ]
+                ],
+                device=device,
             )
     aggregation = {
         rate: torch.tensor(
-            [_total(table, aggregation_specs(rate, ratio * rate // 2, end_ratio, resolution)) for ratio in ratios]
+            [_total(table, aggregation_specs(rate, ratio * rate // 2, end_ratio, resolution)) for ratio in ratios],
+            device=device,
         )
         for rate in DOWNSAMPLE_RATES[1:]
     }
@@ -181,7 +184,7 @@ def _by_layer(rows: Tensor, first: int) -> Tensor:
 
 def _widths_into(gamma: Tensor, rate: int, latency: SpaceLatency) -> Tensor:
     """(L + 1, ratios): how the width of what enters cell (rate, l) is distributed; row L is the head."""
-    end = torch.eye(gamma.shape[1])[latency.end : latency.end + 1]
+    end = torch.eye(gamma.shape[1], dtype=gamma.dtype, device=gamma.device)[latency.end : latency.end + 1]
     stem = [end] if rate == DOWNSAMPLE_RATES[0] else []
     rows = torch.cat([*stem, gamma, end])
     return _by_layer(rows, latency.space.num_layers + 1 - len(rows))
@@ -190,7 +193,7 @@ def _widths_into(gamma: Tensor, rate: int, latency: SpaceLatency) -> Tensor:
 def _visits(crossed: Mapping[int, Tensor], rate: int, num_layers: int) -> dict[tuple[int, int], Tensor]:
     """(s, stride) -> (L,): the probability that the path of a branch takes this output of cell (s, l)."""
     if rate == 8:
-        return {(8, 1): torch.ones(num_layers)}
+        return {(8, 1): crossed[16].new_ones(num_layers)}
     to_16 = crossed[16] if rate == 16 else crossed[32].sum(dim=1)
     entered_16 = to_16.cumsum(0) - to_16  # by layer: the path is already in scale 16
     visits = {(8, 1): 1 - entered_16 - to_16, (8, 2): to_16}

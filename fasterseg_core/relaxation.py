@@ -99,13 +99,13 @@ def sampled_widths(relaxation: Relaxation, temperature: float, generator: torch.
 
     The printed noise -log(log(-u)) is a misprint of -log(-log(u)).
     """
-    probabilities = relaxation.probabilities().gamma
     chosen = {}
-    for rate, rows in probabilities.items():
+    for name, logits in relaxation.gamma.items():  # the logarithms of gamma up to a constant, which softmax ignores
+        rate = int(name)
         first = first_connection(relaxation.space, rate)
-        uniform = torch.rand(rows.shape, generator=generator, dtype=torch.float64).clamp_min(1e-12)
-        noise = -torch.log(-torch.log(uniform)).to(rows)
-        soft = torch.softmax((rows.log() + noise) / temperature, dim=1)
+        uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64).clamp_min(1e-12)
+        noise = -torch.log(-torch.log(uniform)).to(logits)
+        soft = torch.softmax((logits + noise) / temperature, dim=1)
         indices = soft.argmax(dim=1).tolist()
         for row, index in enumerate(indices):
             score = soft[row, index]

@@ -12,7 +12,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from fasterseg_core.config import Role, SearchConfig
+from fasterseg_core.config import OptimizerConfig, Role, SearchConfig
 from fasterseg_core.datasets.batches import Batch, batches, evaluation_batches
 from fasterseg_core.datasets.segmentation import SegmentationData
 from fasterseg_core.datasets.splits import random_split
@@ -81,6 +81,10 @@ class Search:
         self.split = random_split(
             len(data), holdout_share=config.holdout_share, max_holdout=config.holdout_images, seed=config.seed
         )
+        if len(self.split.train_b) < config.batch_size:  # the smaller half, first read after the whole pretraining
+            raise ValueError(
+                f"batch_size {config.batch_size} is more than the {len(self.split.train_b)} images of trainB"
+            )
         self.steps_per_epoch = config.steps_per_epoch or len(self.split.train_a) // config.batch_size
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -157,16 +161,15 @@ class Search:
     # ---- epochs ----
 
     def _pretrain_epoch(self) -> Iterator[Report]:
-        config = self.config.pretrain_optimizer
-        self._set_learning_rate(config.learning_rate * config.decay**self.epoch)
+        self._set_optimizer(self.config.pretrain_optimizer, self.epoch)
         for batch in self._batches(self.split.train_a, self.config.seed):
             loss = self._pretrain_step(batch)
             yield self._stepped("pretrain", self.epoch + 1, self.config.pretrain_epochs, loss, 0.0, None)
         yield self._finished(EpochReport(phase="pretrain", epoch=self.epoch + 1, loss=self._mean(0)))
 
     def _search_epoch(self) -> Iterator[Report]:
-        config, epoch = self.config.optimizer, self.epoch - self.config.pretrain_epochs
-        self._set_learning_rate(config.learning_rate * config.decay**epoch)
+        epoch = self.epoch - self.config.pretrain_epochs
+        self._set_optimizer(self.config.optimizer, epoch)
         weights = self._batches(self.split.train_a, self.config.seed)
         architectures = self._batches(self.split.train_b, self.config.seed + 1)
         for weight_batch, architecture_batch in zip(weights, architectures, strict=True):
@@ -222,24 +225,29 @@ class Search:
                 (Role.STUDENT, self._smallest()),
                 *((Role.STUDENT, random_widths(self.config.space, student, self.generator)) for _ in range(2)),
             ],
+            self.config.pretrain_optimizer.gradient_clip,
         )
 
     def _search_step(self, weight_batch: Batch, architecture_batch: Batch) -> tuple[float, float, float]:
         """The four updates; returns the student's weight loss, its objective and its relaxed latency in ms."""
-        self._update_weights(weight_batch, [(Role.TEACHER, self._widest(Role.TEACHER))])
+        gradient_clip = self.config.optimizer.gradient_clip
+        with torch.no_grad():
+            sampled = self._sampled()  # without a gradient to gamma: this update is the weights'
+        self._update_weights(weight_batch, [(Role.TEACHER, self._widest(Role.TEACHER))], gradient_clip)
         student_loss = self._update_weights(
             weight_batch,
             [
                 (Role.STUDENT, self._widest(Role.STUDENT)),
                 (Role.STUDENT, self._smallest()),
-                (Role.STUDENT, self._sampled()),
+                (Role.STUDENT, sampled),
             ],
+            gradient_clip,
         )
         self._update_architecture(Role.TEACHER, architecture_batch, self._widest(Role.TEACHER))
         objective = self._update_architecture(Role.STUDENT, architecture_batch, self._sampled())
         return student_loss, objective, float(self._relaxed_latency().detach())
 
-    def _update_weights(self, batch: Batch, passes: list[tuple[Role, Widths]]) -> float:
+    def _update_weights(self, batch: Batch, passes: list[tuple[Role, Widths]], gradient_clip: float) -> float:
         self.weight_optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for role, widths in passes:
@@ -250,7 +258,7 @@ class Search:
             total += float(loss.detach())
         for relaxation in self.relaxations.values():
             relaxation.requires_grad_(True)
-        norm = torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.optimizer.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), gradient_clip)
         self._check_finite(total + float(norm), "weights")
         self.weight_optimizer.step()
         return total / len(passes)
@@ -303,9 +311,10 @@ class Search:
     def _relaxed_latency(self) -> Tensor:
         return relaxed_latency(self.relaxations[Role.STUDENT].probabilities(), self.latency)
 
-    def _set_learning_rate(self, learning_rate: float) -> None:
+    def _set_optimizer(self, config: OptimizerConfig, epoch: int) -> None:
         for group in self.weight_optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = config.learning_rate * config.decay**epoch
+            group["momentum"], group["weight_decay"] = config.momentum, config.weight_decay
 
     def _batches(self, indices: tuple[int, ...], seed: int) -> Iterator[Batch]:
         config = self.config

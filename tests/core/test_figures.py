@@ -19,12 +19,12 @@ def colours(image: Image.Image) -> set[tuple[int, int, int]]:
 
 
 def test_search_curves_show_both_axes_in_their_colours():
-    png = search_curves([1, 2, 3], {"student": [0.1, 0.2, 0.3]}, {"student": [None, 9.0, 8.0]}, pretrain_epochs=1)
+    png = search_curves([1, 2, 3], {"student": [0.1, 0.2, 0.3]}, {"student": [None, 9.0, 8.0]})
 
     assert {(0x2A, 0x6F, 0xB0), (0xCF, 0x6A, 0x1E)} <= colours(opened(png))
 
 
-def test_search_curves_of_two_networks_without_pretraining():
+def test_search_curves_of_two_networks():
     values = {"student": [0.1, 0.2], "teacher": [0.2, 0.3]}
 
     assert opened(search_curves([1, 2], values, values)).width > 300

@@ -1,0 +1,110 @@
+"""The driver of an attempt's Ray job: redeems the ticket, reserves what the job needs, runs it in one Ray task.
+
+The driver redeems, because only then is the job's kind known, and because it keeps the lease while the cluster is busy.
+The assignment goes on to the task as an argument, through Ray's memory: no list of Ray's shows it.
+"""
+
+import logging
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from services.client.attempt import AttemptClient, redeem
+from services.client.errors import LeaseLost
+from services.client.schemas import Assignment, FailureClass, JobKind, Progress, Reason
+from services.workers.settings import Settings
+
+MEASURING = (JobKind.PROFILE, JobKind.EXPORT)
+PROFILER = 0.9  # of a node's one: a single job measures at a time, and the Serve app keeps its share
+POLL_SECONDS = 1.0
+
+FINISHED = 0
+UNREPORTED = 1
+
+
+def drive(settings: Settings) -> int:
+    """Runs an attempt to its end and returns the exit code, which is not 0 where that end could not be reported."""
+    try:
+        assignment, waiting = redeem(settings.control_plane_url, settings.submission_id, settings.ticket)
+        ray.init(address="auto", logging_level=logging.WARNING)
+        resources = needed_resources(assignment.kind, settings.job_cpus, ray.cluster_resources())
+        print(f"{assignment.kind} job {assignment.job}, attempt {assignment.epoch}: needs {resources}", flush=True)
+        with waiting:
+            group = _reserve(resources, waiting)
+            if group is None:
+                waiting.cancelled()
+                return FINISHED
+        return _run(assignment, settings, group, resources)
+    except LeaseLost as error:
+        print(f"stopped: {error}", flush=True)
+        return FINISHED
+
+
+def needed_resources(kind: JobKind, cpus: int, cluster: dict[str, float]) -> dict[str, float]:
+    """What a job reserves: cores, and a profiler where it measures, else a GPU where the cluster has any."""
+    if kind in MEASURING:
+        return {"CPU": cpus, "profiler": PROFILER}
+    return {"CPU": cpus, "GPU": 1} if cluster.get("GPU") else {"CPU": cpus}
+
+
+def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGroup | None:
+    """The placement group, once the cluster has room for it; none where the job was cancelled meanwhile."""
+    attempt.progress(Progress(phase="waiting for a machine", epoch=0, epochs=0, step=0, steps=0, fraction=0.0))
+    group: PlacementGroup = placement_group([resources])
+    while not group.wait(POLL_SECONDS):
+        if attempt.should_stop:
+            return None
+    return group
+
+
+def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, resources: dict[str, float]) -> int:
+    task = ray.remote(_attempt).options(
+        name=f"{assignment.kind} {assignment.job}",
+        max_retries=0,
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0),
+        resources={name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")},
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group),
+    )
+    try:
+        ray.get(task.remote(assignment, settings))
+    except RayTaskError as error:  # it could not report
+        print(error, flush=True)
+        return UNREPORTED
+    except RayError as error:  # the task's process is gone
+        with _client(assignment, settings) as attempt:
+            attempt.fail(_reason(error))
+    return FINISHED
+
+
+def _attempt(assignment: Assignment, settings: Settings) -> None:
+    """The Ray task."""
+    from services.workers.execution import execute  # brings torch, which the driver does not need
+    from services.workers.job import Job
+
+    job = Job(
+        kind=assignment.kind,
+        spec=assignment.spec,
+        inputs=assignment.inputs,
+        checkpoint=assignment.checkpoint,
+        data_root=settings.data_root,
+        cpus=settings.job_cpus,
+    )
+    with _client(assignment, settings) as attempt:
+        execute(job, attempt)
+
+
+def _client(assignment: Assignment, settings: Settings) -> AttemptClient:
+    return AttemptClient(
+        settings.control_plane_url,
+        settings.submission_id,
+        token=assignment.token,
+        heartbeat_seconds=assignment.heartbeat_seconds,
+    )
+
+
+def _reason(error: RayError) -> Reason:
+    failure = FailureClass.OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else FailureClass.INFRASTRUCTURE
+    return Reason(failure=failure, message=f"the worker's process ended: {error}"[:4000])

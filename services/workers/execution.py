@@ -1,0 +1,66 @@
+"""An attempt inside its Ray task: the job function of its kind, and what the control plane is told of its end."""
+
+import traceback
+
+import torch
+
+from fasterseg_core.latency_table import MissingLatencyError
+from fasterseg_core.reports import DivergedError
+from services.client.attempt import AttemptClient
+from services.client.errors import LeaseLost
+from services.client.schemas import FailureClass, JobKind, Reason
+from services.profiler.runners import EngineUnavailableError
+from services.workers import evaluate, export, profile, retrain, search
+from services.workers.job import Job, Stopped
+
+MESSAGE_LENGTH = 4000  # the contract's limit
+
+
+def execute(job: Job, attempt: AttemptClient) -> None:
+    """Runs a job and reports how it ended; once the lease is lost it ends at once and reports nothing."""
+    torch.set_num_threads(job.cpus)
+    try:
+        _run_and_report(job, attempt)
+    except LeaseLost as error:
+        print(f"stopped: {error}", flush=True)
+
+
+def _run_and_report(job: Job, attempt: AttemptClient) -> None:
+    try:
+        run(job, attempt)
+    except Stopped:
+        attempt.cancelled()
+    except LeaseLost:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job's owner is told
+        traceback.print_exc()
+        attempt.fail(reason_for(error))
+
+
+def run(job: Job, attempt: AttemptClient) -> None:
+    """Runs the job function of a kind."""
+    match job.kind:
+        case JobKind.PROFILE:
+            profile.run(job, attempt)
+        case JobKind.SEARCH:
+            search.run(job, attempt)
+        case JobKind.RETRAIN:
+            retrain.run(job, attempt)
+        case JobKind.EVALUATE:
+            evaluate.run(job, attempt)
+        case JobKind.EXPORT:
+            export.run(job, attempt)
+
+
+def reason_for(error: Exception) -> Reason:
+    """Who has to act on an error; the whole traceback is in the log."""
+    match error:
+        case ValueError() | DivergedError() | MissingLatencyError() | EngineUnavailableError():
+            return Reason(failure=FailureClass.USER_ERROR, message=str(error)[:MESSAGE_LENGTH])
+        case MemoryError() | torch.OutOfMemoryError():
+            failure = FailureClass.OUT_OF_MEMORY
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type for memory that the host lacks
+            failure = FailureClass.OUT_OF_MEMORY
+        case _:
+            failure = FailureClass.INFRASTRUCTURE
+    return Reason(failure=failure, message=traceback.format_exception_only(error)[-1].strip()[:MESSAGE_LENGTH])

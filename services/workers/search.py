@@ -1,0 +1,60 @@
+"""A search job: pretraining, co-search, and the architectures of teacher and student."""
+
+from typing import cast
+
+from fasterseg_core.config import Role, SearchConfig
+from fasterseg_core.datasets.transforms import scaled_size
+from fasterseg_core.drawing import architecture_svg
+from fasterseg_core.figures import search_curves
+from fasterseg_core.latency_table import LatencyTable, LatencyTableDocument
+from fasterseg_core.search import Search, SearchState
+from services.client.attempt import AttemptClient
+from services.client.schemas import AttemptSuccess
+from services.workers.data import load_data
+from services.workers.following import follow, restored
+from services.workers.job import Job, config_of
+from services.workers.outputs import history, json_object, store, store_json
+
+
+def run(job: Job, attempt: AttemptClient) -> None:
+    """Searches from the latest checkpoint on, or afresh."""
+    config = config_of(job, SearchConfig)
+    assert job.inputs.latency_table is not None, "the control plane refuses a search without a table"
+    document = cast(LatencyTableDocument, attempt.latency_table(job.inputs.latency_table))
+    data = load_data(job, config.dataset, "train", scaled_size(config.resolution, config.image_scale))
+    search = Search(config, LatencyTable.from_document(document), data, job.device)
+    if job.checkpoint is not None:
+        search.load_state_dict(cast(SearchState, restored(attempt, job.checkpoint)))
+    follow(search.run(), lambda: cast(dict[str, object], search.state_dict()), attempt)
+
+    selections = {role: search.select(role) for role in Role}
+    architectures = {role.value: selection.derivation.architecture for role, selection in selections.items()}
+    searched = [report for report in search.history if report.phase == "search"]
+    curves = search_curves(
+        [report.epoch for report in searched],
+        {"student": [report.miou for report in searched]},
+        {"student": [report.latency_ms for report in searched]},
+    )
+    attempt.succeed(
+        AttemptSuccess(
+            result=json_object(
+                {
+                    "granularity_weights": search.granularity_weights,
+                    "split": search.split.digest,
+                    **{
+                        role.value: {"holdout_miou": selection.miou, "predicted_ms": selection.latency_ms}
+                        for role, selection in selections.items()
+                    },
+                }
+            ),
+            artifacts=[
+                store(attempt, "curves.png", curves),
+                store_json(attempt, "history.json", history(search.history)),
+                *(
+                    store(attempt, f"{role}.svg", architecture_svg(architecture).encode())
+                    for role, architecture in architectures.items()
+                ),
+            ],
+            architectures={role: json_object(a.to_document()) for role, a in architectures.items()},
+        )
+    )

@@ -1,0 +1,18 @@
+"""What a worker is told through its environment, in variables named FASTERSEG_*."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The first three come with the attempt, the others are set on the node."""
+
+    model_config = SettingsConfigDict(env_prefix="FASTERSEG_", frozen=True)
+
+    control_plane_url: str
+    submission_id: str
+    ticket: str
+    data_root: Path | None = None  # data sets are folders in it, by their names
+    job_cpus: int = Field(default=1, ge=1)  # cores that one job takes

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from fasterseg_core.latency_table import MissingLatencyError
+from services.client.schemas import FailureClass
+from services.profiler.runners import EngineUnavailableError
+from services.workers.execution import reason_for
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (ValueError("num_layers is 2"), FailureClass.USER_ERROR),
+        (MissingLatencyError("conv at 1/8"), FailureClass.USER_ERROR),
+        (EngineUnavailableError("install tensorrt"), FailureClass.USER_ERROR),
+        (MemoryError(), FailureClass.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), FailureClass.OUT_OF_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), FailureClass.OUT_OF_MEMORY),
+        (RuntimeError("shapes differ"), FailureClass.INFRASTRUCTURE),
+        (OSError("disk full"), FailureClass.INFRASTRUCTURE),
+    ],
+)
+def test_an_error_says_who_has_to_act(error: Exception, failure: FailureClass) -> None:
+    assert reason_for(error).failure is failure
+
+
+def test_a_user_is_told_the_message_alone() -> None:
+    assert reason_for(ValueError("epochs is 0; it must be positive")).message == "epochs is 0; it must be positive"
+
+
+def test_an_operator_is_told_the_kind_of_error() -> None:
+    assert reason_for(OSError("disk full")).message == "OSError: disk full"
+
+
+def test_a_long_message_is_cut_to_what_the_contract_allows() -> None:
+    assert len(reason_for(RuntimeError("x" * 10_000)).message) == 4000

@@ -43,5 +43,6 @@ down: $(INSTALLED) ## stop it
 
 clean: ## stop the service; remove the environment, its state and everything built
 	[ ! -e $(INSTALLED) ] || $(BIN)/python -m services.embedded down
+	[ ! -e .fasterseg/demo ] || $(BIN)/python -m services.embedded down --state .fasterseg/demo
 	rm -rf .venv .fasterseg demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

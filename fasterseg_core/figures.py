@@ -104,7 +104,7 @@ def prediction_rows(
             axes.set_axis_off()
     if classes:
         patches = [Patch(color=(red / 255, green / 255, blue / 255)) for red, green, blue in colours]
-        figure.legend(patches, list(classes), loc="outside lower center", ncols=min(11, len(classes)), fontsize=8)
+        figure.legend(patches, list(classes), loc="outside lower center", ncols=min(6, len(classes)), fontsize=8)
     return _png(figure)
 
 

@@ -31,19 +31,19 @@ _QUICK_SEARCH = SearchConfig(
     pretrain_optimizer=OptimizerConfig(learning_rate=0.05, decay=0.9),
     optimizer=OptimizerConfig(learning_rate=0.03, decay=0.9),
     architecture_learning_rate=0.02,
-    target_latency_ms=30.0,
+    target_latency_ms=10.0,
 )
 _QUICK_RETRAIN = RetrainConfig(
     dataset=DatasetName.STREET_SCENES,
     resolution=_RESOLUTION,
-    crop=Resolution(height=180, width=240),
-    scales=(0.5, 0.75, 1.0),
-    batch_size=8,
-    epochs=10,
-    steps_per_epoch=40,
+    crop=Resolution(height=256, width=320),
+    scales=(1.0,),
+    batch_size=6,
+    epochs=9,
+    steps_per_epoch=50,
     holdout_images=16,
-    evaluate_every=5,
-    optimizer=OptimizerConfig(learning_rate=0.1, decay=0.63),
+    evaluate_every=3,
+    optimizer=OptimizerConfig(learning_rate=0.05, decay=0.7),
 )
 _QUICK_EVALUATE = EvaluateConfig(dataset=DatasetName.STREET_SCENES, resolution=_RESOLUTION)
 _QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION)

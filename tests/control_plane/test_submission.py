@@ -292,3 +292,17 @@ def test_the_same_idempotency_key_with_another_body_is_refused(api: TestClient):
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_a_spec_changes_single_fields_of_its_preset(api: TestClient):
+    response = api.post("jobs", json={"kind": "profile", "preset": "quick", "spec": {"space": {"num_layers": 5}}})
+
+    space = response.json()["spec"]["space"]
+    assert space == {"num_layers": 5, "expansion_ratios": [2, 3, 4], "student_ratio": 3}
+
+
+def test_an_unknown_preset_is_refused(api: TestClient):
+    response = api.post("jobs", json={"kind": "profile", "preset": "fast"})
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["preset"]

@@ -16,17 +16,15 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, config: OhemConfig) -> Te
     Args:
         logits: (B, num_classes, H, W). labels: (B, H, W), IGNORE_LABEL where unknown.
     """
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none").flatten()
-    losses = losses[labels.flatten() != IGNORE_LABEL]
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none")
+    kept = labels != IGNORE_LABEL
     min_kept = labels.numel() // config.min_kept_divisor
-    if len(losses) == 0:
-        return logits.sum() * 0.0  # nothing is labelled: no loss, no gradient
-    if min_kept < len(losses):
-        # The loss is -log(p), so the lowest probabilities are the highest losses.
-        hardest = losses.detach().kthvalue(len(losses) - max(min_kept, 1) + 1).values
+    if min_kept < int(kept.sum()):
+        # The loss is -log(p), so the lowest probabilities are the highest losses; those of ignored pixels are 0.
+        hardest = losses.detach().flatten().kthvalue(losses.numel() - max(min_kept, 1) + 1).values
         limit = torch.minimum(hardest, -torch.tensor(config.threshold).log().to(hardest))
-        losses = losses[losses.detach() >= limit]
-    return losses.mean()
+        kept = kept & (losses.detach() >= limit)
+    return (losses * kept).sum() / kept.sum().clamp_min(1)
 
 
 def search_objective(segmentation_loss: Tensor, latency_ms: Tensor, latency_weight: float) -> Tensor:

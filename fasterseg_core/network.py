@@ -59,10 +59,11 @@ class SegmentationNetwork(nn.Module):
         return self._logits(images, *self._branches(images))
 
     def training_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, 3, H, W) -> logits of the head and of each auxiliary prediction, all (B, num_classes, H, W)."""
+        """Images (B, 3, H, W) -> the head's logits (B, num_classes, H, W), the auxiliary ones (B, num_classes, H/8, W/8)."""
         outputs, finer = self._branches(images)
         coarse = [x for rate, x in zip(self.architecture.rates, outputs, strict=True) if rate > DOWNSAMPLE_RATES[0]]
-        auxiliary = [resize(head(x), _size(images)) for head, x in zip(self.auxiliary, coarse, strict=True)]
+        size = (-(-images.shape[2] // 8), -(-images.shape[3] // 8))
+        auxiliary = [resize(head(x), size) for head, x in zip(self.auxiliary, coarse, strict=True)]
         return self._logits(images, outputs, finer), auxiliary
 
     def num_parameters(self) -> int:

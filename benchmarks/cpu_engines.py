@@ -21,9 +21,10 @@ import torch
 from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyRow, LatencyTable, RowState
 from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.engines import open_runner
 from services.profiler.fidelity import Fidelity, compare, random_architectures
 from services.profiler.protocol import MeasurementProgress, Protocol
-from services.profiler.runners import Runner, cpu_name, open_runner
+from services.profiler.runners import Runner, cpu_name
 from services.profiler.table_builder import build_table
 
 ENGINES = (Engine.ONNXRUNTIME, Engine.OPENVINO)

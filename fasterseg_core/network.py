@@ -59,7 +59,7 @@ class SegmentationNetwork(nn.Module):
         return self._logits(images, *self._branches(images))
 
     def training_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, 3, H, W) -> the head's logits (B, num_classes, H, W), the auxiliary ones (B, num_classes, H/8, W/8)."""
+        """Images (B, 3, H, W) -> the head's logits (B, num_classes, H, W) and the auxiliary ones, at 1/8 of it."""
         outputs, finer = self._branches(images)
         coarse = [x for rate, x in zip(self.architecture.rates, outputs, strict=True) if rate > DOWNSAMPLE_RATES[0]]
         size = (-(-images.shape[2] // 8), -(-images.shape[3] // 8))

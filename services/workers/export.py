@@ -10,8 +10,9 @@ from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
+from services.profiler.engines import open_runner
 from services.profiler.protocol import Protocol, measure
-from services.profiler.runners import MeasurementError, Runner, Workload, open_runner
+from services.profiler.runners import MeasurementError, Runner, Workload
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.outputs import json_object, store

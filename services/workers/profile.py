@@ -5,9 +5,10 @@ from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_table import LatencyTable, RowState
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
+from services.profiler.engines import open_runner
 from services.profiler.fidelity import Fidelity, compare, random_architectures
 from services.profiler.protocol import Protocol
-from services.profiler.runners import Runner, open_runner
+from services.profiler.runners import Runner
 from services.profiler.table_builder import build_table
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of

@@ -8,8 +8,9 @@ import torch
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.engines import open_runner
 from services.profiler.fidelity import network_workload, random_architectures
-from services.profiler.runners import TOLERANCE, EngineUnavailableError, Runner, open_runner, operator_workload, verify
+from services.profiler.runners import TOLERANCE, EngineUnavailableError, Runner, operator_workload, verify
 from tests.profiler.test_runners import KEYS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")]

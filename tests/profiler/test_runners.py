@@ -10,12 +10,12 @@ import torch
 
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
+from services.profiler.engines import open_runner
 from services.profiler.runners import (
     EngineUnavailableError,
     MeasurementError,
     Runner,
     Workload,
-    open_runner,
     operator_workload,
     verify,
 )

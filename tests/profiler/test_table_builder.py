@@ -5,8 +5,8 @@ from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
 from fasterseg_core.operator_specs import architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.engines import open_runner
 from services.profiler.fidelity import random_architectures
-from services.profiler.runners import open_runner
 from services.profiler.table_builder import build_table, canary_spec
 from tests.profiler.fake_runner import MacsRunner
 from tests.profiler.test_protocol import drain

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import TypedDict
 
-from fasterseg_core.search_space import DOWNSAMPLE_RATES, Operator
+from fasterseg_core.search_space import DOWNSAMPLE_RATES, LARGEST_RATIO, MOST_LAYERS, Operator
 
 
 class CellDocument(TypedDict):
@@ -42,13 +42,15 @@ class Branch:
         rates = [cell.downsample_rate for cell in self.cells]
         if not rates or rates[0] != DOWNSAMPLE_RATES[0]:
             raise ValueError(f"a branch must begin with a cell at s = {DOWNSAMPLE_RATES[0]}, not {rates[:1]}")
+        if len(rates) > MOST_LAYERS:
+            raise ValueError(f"{len(rates)} cells; at most {MOST_LAYERS}")
         for i, rate in enumerate(rates):
             if rate not in DOWNSAMPLE_RATES:
                 raise ValueError(f"cell {i + 1}: downsample_rate {rate} is not one of {DOWNSAMPLE_RATES}")
             if i and rate not in (rates[i - 1], 2 * rates[i - 1]):
                 raise ValueError(f"cell {i + 1}: rate {rate} cannot follow {rates[i - 1]}")
-            if self.cells[i].expansion_ratio < 1:
-                raise ValueError(f"cell {i + 1}: expansion_ratio must be positive")
+            if not 1 <= self.cells[i].expansion_ratio <= LARGEST_RATIO:
+                raise ValueError(f"cell {i + 1}: expansion_ratio must lie between 1 and {LARGEST_RATIO}")
 
     @property
     def downsample_rate(self) -> int:
@@ -94,8 +96,8 @@ class Architecture:
             raise ValueError(f"branches must be one or two, of increasing rate, not of rates {list(rates)}")
         if len({branch.cells[-1].expansion_ratio for branch in self.branches}) > 1:
             raise ValueError("the last cells of all branches must have one expansion_ratio, the head's")
-        if self.stem_ratio < 1:
-            raise ValueError("stem_ratio must be positive")
+        if not 1 <= self.stem_ratio <= LARGEST_RATIO:
+            raise ValueError(f"stem_ratio must lie between 1 and {LARGEST_RATIO}")
 
     @property
     def rates(self) -> tuple[int, ...]:

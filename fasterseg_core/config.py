@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fasterseg_core.search_space import Resolution, SearchSpace
+from fasterseg_core.search_space import SMALLEST_SIDE, Resolution, SearchSpace
 
 
 class DatasetName(StrEnum):
@@ -51,22 +51,31 @@ class Role(StrEnum):
     STUDENT = "student"
 
 
-def _positive(config: object, *names: str) -> None:
+def _positive(config: object, *names: str, at_most: float = 1e6) -> None:
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
+        if not 0 < getattr(config, name) <= at_most:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive, at most {at_most:g}")
 
 
-def _not_negative(config: object, *names: str) -> None:
+def _not_negative(config: object, *names: str, at_most: float = 1e6) -> None:
     for name in names:
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative")
+        if not 0 <= getattr(config, name) <= at_most:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must not be negative, and at most {at_most:g}")
 
 
 def _share(config: object, *names: str) -> None:
     for name in names:
         if not 0 < getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must lie between 0 and 1")
+
+
+def _training(config: "SearchConfig | RetrainConfig") -> None:
+    """What both kinds of training have in common."""
+    _positive(config, "batch_size", "epochs", "holdout_images")
+    _share(config, "holdout_share")
+    _steps(config.steps_per_epoch)
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"seed is {config.seed}; it must lie between 0 and 2**63 - 1")
 
 
 def _steps(steps_per_epoch: int | None) -> None:
@@ -89,8 +98,10 @@ class ProfileConfig:
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", "passes", "samples")
-        if self.random_networks < 0 or self.random_networks == 1:
+        _positive(self, "threads", at_most=1024)
+        _positive(self, "passes", "samples", at_most=10_000)
+        _not_negative(self, "random_networks", at_most=1000)
+        if self.random_networks == 1:
             raise ValueError(f"random_networks is {self.random_networks}; a comparison needs 2 or more, 0 skips it")
 
 
@@ -106,6 +117,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "decay", "gradient_clip")
+        _not_negative(self, "momentum", "weight_decay", at_most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +163,20 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "image_scale", "batch_size", "epochs", "temperature", "target_latency_ms", "holdout_images")
-        _share(self, "holdout_share")
+        _training(self)
+        _positive(self, "temperature", "target_latency_ms")
+        _positive(self, "image_scale", at_most=4)
         _not_negative(self, "pretrain_epochs", "latency_weight", "architecture_learning_rate")
-        _steps(self.steps_per_epoch)
-        if self.granularity_weights is not None and min(self.granularity_weights) < 0:
+        height, width = (round(side * self.image_scale) for side in (self.resolution.height, self.resolution.width))
+        if min(height, width) < SMALLEST_SIDE:
+            raise ValueError(f"image_scale {self.image_scale} makes images of {height}x{width}: too small for scale 32")
+        if not all(0 <= beta < 1 for beta in self.architecture_betas):
+            raise ValueError(f"architecture_betas {self.architecture_betas} must lie between 0 and 1")
+        if not abs(self.target_exponent) <= 10:
+            raise ValueError(f"target_exponent is {self.target_exponent}; it must lie between -10 and 10")
+        if self.granularity_weights is None and len(self.space.expansion_ratios) == 1:
+            raise ValueError("granularity_weights: one expansion ratio cannot be balanced against others; give weights")
+        if self.granularity_weights is not None and not all(0 <= w <= 1e6 for w in self.granularity_weights):
             raise ValueError(f"granularity_weights {self.granularity_weights} must not be negative")
 
 
@@ -184,12 +205,11 @@ class RetrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "epochs", "holdout_images", "evaluate_every")
-        _share(self, "holdout_share")
+        _training(self)
+        _positive(self, "evaluate_every")
         _not_negative(self, "auxiliary_weight", "distillation_weight")
-        _steps(self.steps_per_epoch)
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales {self.scales} must be positive")
+        if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
+            raise ValueError(f"scales {self.scales} must lie between 0.1 and 4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +221,7 @@ class EvaluateConfig:
     pictures: int = 6  # rows of the image | truth | prediction picture (Figure 7)
 
     def __post_init__(self) -> None:
-        _positive(self, "pictures")
+        _positive(self, "pictures", at_most=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +236,8 @@ class ExportConfig:
     samples: int = 5
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", "passes", "samples")
+        _positive(self, "threads", at_most=1024)
+        _positive(self, "passes", "samples", at_most=10_000)
 
 
 JobConfig = ProfileConfig | SearchConfig | RetrainConfig | EvaluateConfig | ExportConfig

@@ -1,6 +1,6 @@
 """Class mIoU from a confusion matrix (sec. 4.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ class SegmentationScore:
     miou: float
     class_iou: tuple[float | None, ...]
     pixel_accuracy: float
+    label_counts: tuple[int, ...]  # pixels of each class in the truth
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -36,6 +37,7 @@ def score(confusion: Tensor) -> SegmentationScore:
         miou=float(iou[present].mean()) if present.any() else 0.0,
         class_iou=tuple(float(v) if p else None for v, p in zip(iou, present, strict=True)),
         pixel_accuracy=float(hits.sum() / counts.sum().clamp_min(1)),
+        label_counts=tuple(confusion.sum(dim=1).tolist()),
     )
 
 
@@ -51,12 +53,12 @@ def evaluate(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_c
     return score(confusion)
 
 
-def best_constant(label_counts: Tensor) -> SegmentationScore:
-    """The best score that one class everywhere can reach, from the counts (num_classes,) of each class's pixels."""
+def best_constant(label_counts: Sequence[int]) -> SegmentationScore:
+    """The best score that one class everywhere can reach, from the number of each class's pixels."""
     num_classes = len(label_counts)
     candidates = []
     for predicted in range(num_classes):
         confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        confusion[:, predicted] = label_counts
+        confusion[:, predicted] = torch.tensor(label_counts)
         candidates.append(score(confusion))
     return max(candidates, key=lambda candidate: candidate.miou)

@@ -1,6 +1,7 @@
-"""Starting points of every job kind: PAPER are the defaults, QUICK is a smaller lattice that fits two CPU cores."""
+"""Starting points of every kind of job: the paper's values, and QUICK ones, a smaller lattice for two CPU cores."""
 
 from fasterseg_core.config import (
+    PAPER_GRANULARITY_WEIGHTS,
     DatasetName,
     EvaluateConfig,
     ExportConfig,
@@ -51,7 +52,7 @@ _QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION)
 # By job kind.
 PAPER: dict[str, JobConfig] = {
     "profile": ProfileConfig(),
-    "search": SearchConfig(),
+    "search": SearchConfig(granularity_weights=PAPER_GRANULARITY_WEIGHTS),
     "retrain": RetrainConfig(),
     "evaluate": EvaluateConfig(),
     "export": ExportConfig(),

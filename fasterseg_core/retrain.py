@@ -42,7 +42,7 @@ class Retrain:
     """A training run on one device; iterate over `run()`, then take `best_network`.
 
     Raises:
-        ValueError: the teacher predicts other classes than the data has.
+        ValueError: the teacher predicts other classes than the data has, or a batch is larger than the data.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class Retrain:
         self.split = random_split(
             len(data), holdout_share=config.holdout_share, max_holdout=config.holdout_images, seed=config.seed
         )
+        if len(self.split.training) < config.batch_size:
+            raise ValueError(f"batch_size {config.batch_size} is more than the {len(self.split.training)} images")
         self.steps_per_epoch = config.steps_per_epoch or len(self.split.training) // config.batch_size
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)

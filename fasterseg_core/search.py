@@ -6,11 +6,12 @@ take no gradient of the weights: it would be thrown away.
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasterseg_core.config import OptimizerConfig, Role, SearchConfig
 from fasterseg_core.datasets.batches import Batch, batches, evaluation_batches
@@ -250,30 +251,26 @@ class Search:
     def _update_weights(self, batch: Batch, passes: list[tuple[Role, Widths]], gradient_clip: float) -> float:
         self.weight_optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for role, widths in passes:
-            for relaxation in self.relaxations.values():
-                relaxation.requires_grad_(False)
-            loss = self._segmentation_loss(batch, role, widths)
-            torch.autograd.backward(loss)
-            total += float(loss.detach())
-        for relaxation in self.relaxations.values():
-            relaxation.requires_grad_(True)
+        with _frozen(*self.relaxations.values()):
+            for role, widths in passes:
+                loss = self._segmentation_loss(batch, role, widths)
+                torch.autograd.backward(loss)
+                total += float(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), gradient_clip)
         self._check_finite(total + float(norm), "weights")
         self.weight_optimizer.step()
         return total / len(passes)
 
     def _update_architecture(self, role: Role, batch: Batch, widths: Widths) -> float:
-        self.supernet.requires_grad_(False)
-        objective = self._segmentation_loss(batch, role, widths)
-        if role is Role.STUDENT:
-            probabilities = self.relaxations[role].probabilities()
-            latency_ms = regularised_latency(probabilities, self.latency, self.granularity_weights)
-            objective = search_objective(objective, latency_ms, self.config.latency_weight)
         optimizer = self.architecture_optimizers[role]
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(objective)
-        self.supernet.requires_grad_(True)
+        with _frozen(self.supernet):
+            objective = self._segmentation_loss(batch, role, widths)
+            if role is Role.STUDENT:
+                probabilities = self.relaxations[role].probabilities()
+                latency_ms = regularised_latency(probabilities, self.latency, self.granularity_weights)
+                objective = search_objective(objective, latency_ms, self.config.latency_weight)
+            torch.autograd.backward(objective)
         gradients = [p.grad for p in self.relaxations[role].parameters() if p.grad is not None]
         self._check_finite(float(objective.detach()) + sum(float(g.sum()) for g in gradients), f"{role} architecture")
         optimizer.step()
@@ -347,3 +344,15 @@ class Search:
             indices = indices[: num_batches * batch_size]
         for images, labels in evaluation_batches(self.data, indices, transform, batch_size=batch_size):
             yield images.to(self.device), labels.to(self.device)
+
+
+@contextmanager
+def _frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradient is taken of these modules' parameters meanwhile."""
+    for module in modules:
+        module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.requires_grad_(True)

@@ -8,6 +8,10 @@ from math import comb
 
 DOWNSAMPLE_RATES = (8, 16, 32)  # sec. 3.1.1
 BRANCH_PAIRS = ((8, 16), (8, 32), (16, 32))  # appendix B
+SMALLEST_SIDE = 2 * DOWNSAMPLE_RATES[-1]  # zoomed operators halve the map at s = 32 once more
+LARGEST_SIDE = 8192  # beyond it one map of the stem takes gigabytes
+MOST_LAYERS = 64
+LARGEST_RATIO = 256
 
 
 class Operator(StrEnum):
@@ -28,17 +32,20 @@ class Resolution:
     """The height and width of an image in pixels; every other size follows from it.
 
     Raises:
-        ValueError: a side is too small for the cells at s = 32, whose zoomed operators halve the map once more.
+        ValueError: a side is too small for the cells at s = 32, or too large to compute.
     """
 
     height: int
     width: int
 
     def __post_init__(self) -> None:
-        smallest = 2 * DOWNSAMPLE_RATES[-1]
         for name, side in (("height", self.height), ("width", self.width)):
-            if side < smallest:
-                raise ValueError(f"{name} {side} is too small for scale {DOWNSAMPLE_RATES[-1]}: use {smallest} or more")
+            if side < SMALLEST_SIDE:
+                raise ValueError(
+                    f"{name} {side} is too small for scale {DOWNSAMPLE_RATES[-1]}: use {SMALLEST_SIDE} or more"
+                )
+            if side > LARGEST_SIDE:
+                raise ValueError(f"{name} {side} is too large: use {LARGEST_SIDE} or less")
 
     def at(self, rate: int) -> tuple[int, int]:
         """The (height, width) of a map at 1/rate: each stride 2 rounds up, so any image size works."""
@@ -63,10 +70,12 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.num_layers < 3:
             raise ValueError(f"num_layers is {self.num_layers}; s = 32 is first reached with 3 layers")
+        if self.num_layers > MOST_LAYERS:
+            raise ValueError(f"num_layers is {self.num_layers}; at most {MOST_LAYERS}")
         if not self.expansion_ratios or list(self.expansion_ratios) != sorted(set(self.expansion_ratios)):
             raise ValueError(f"expansion_ratios {self.expansion_ratios} must be distinct and increasing")
-        if self.expansion_ratios[0] < 1:
-            raise ValueError(f"expansion_ratios {self.expansion_ratios} must be positive")
+        if self.expansion_ratios[0] < 1 or self.expansion_ratios[-1] > LARGEST_RATIO:
+            raise ValueError(f"expansion_ratios {self.expansion_ratios} must lie between 1 and {LARGEST_RATIO}")
         if self.student_ratio not in self.expansion_ratios:
             raise ValueError(f"student_ratio {self.student_ratio} is not one of {self.expansion_ratios}")
 

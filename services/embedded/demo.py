@@ -20,6 +20,7 @@ from services.embedded import instance
 from services.embedded.settings import Settings
 
 GENERATED = "street_scenes"
+DATA_SETS = ("camvid", "camvid_720x960", "cityscapes", "bdd100k")
 ROLES = ("student", "teacher")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -62,6 +63,9 @@ def main(
     """Search, retrain, evaluate and export a network on this machine, and write what came of it."""
     started = time.monotonic()
     console = Console()
+    dataset = data.resolve().name if data else GENERATED
+    if dataset not in (GENERATED, *DATA_SETS):
+        raise typer.BadParameter(f"a data set's folder is called {', '.join(DATA_SETS)}, not {dataset}")
     settings = Settings(
         state=state.resolve(),
         port=port,
@@ -71,7 +75,7 @@ def main(
         cpus=os.cpu_count() or 1,
     )
     with _service(settings, keep, console), FasterSegClient(settings.url) as client:
-        jobs = submit(client, data.resolve().name if data else GENERATED)
+        jobs = submit(client, dataset)
         finished = {job.id: job for job in watch(client, jobs.all, console)}
         _stop_at_failure(finished, client, console)
         results = collect(client, jobs, finished)

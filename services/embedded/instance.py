@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -34,11 +35,12 @@ def up(settings: Settings, say: Say) -> Settings:
     """Starts the service where it does not run yet and returns, once it is healthy, what it runs with.
 
     Raises:
-        StartError: a port is taken, a process ended, or the service did not become healthy in time.
+        StartError: it runs with other settings, a port is taken, a process ended, or it did not become healthy in time.
     """
     with _locked(settings.state):
         run = load(settings.state)
         if run is not None and run.processes and all(is_alive(run, process) for process in run.processes):
+            _refuse_other_settings(settings, run.settings)
             say(f"already up (state folder {settings.state})")
             return run.settings
         if run is not None:
@@ -57,6 +59,14 @@ def up(settings: Settings, say: Say) -> Settings:
             _end(load(settings.state) or run)
             raise
         return settings
+
+
+def _refuse_other_settings(wanted: Settings, running: Settings) -> None:
+    for field in fields(Settings):
+        here, there = getattr(wanted, field.name), getattr(running, field.name)
+        if here != there:
+            option = f"--{field.name.replace('_', '-')}"
+            raise StartError(f"already up with {option} {there}, not {here}; stop it first: fasterseg down")
 
 
 def down(state: Path, say: Say) -> None:

@@ -21,6 +21,8 @@ from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.runners import Runner, Workload, operator_workload
 from services.profiler.table_builder import canary_spec
 
+TRIES = 100  # for each random network that is wanted
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkLatency:
@@ -153,21 +155,27 @@ def compare(
 def network_workload(architecture: Architecture, resolution: Resolution, num_classes: int) -> Workload:
     """A whole network at one resolution, batch 1, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network = SegmentationNetwork(architecture, num_classes).eval()
     return Workload(network, ((1, 3, resolution.height, resolution.width),))
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
-    """Different networks of the space, uniform over branches, paths, operators, ratios, and the two stems and heads."""
+    """Different networks of the space, uniform over branches, paths, operators, ratios, and the two stems and heads.
+
+    Raises:
+        ValueError: the space seems to hold fewer.
+    """
     generator = random.Random(seed)
     branches = [*((rate,) for rate in DOWNSAMPLE_RATES), *BRANCH_PAIRS]
     found: dict[Architecture, None] = {}
-    while len(found) < count:
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            return list(found)
         ratio = generator.choice((space.student_ratio, space.teacher_ratio))
         chosen = (_random_branch(space, rate, ratio, generator) for rate in generator.choice(branches))
         found[Architecture(stem_ratio=ratio, branches=tuple(chosen))] = None
-    return list(found)
+    raise ValueError(f"random_networks: {count} different networks were not found in this space; use fewer")
 
 
 def _random_branch(space: SearchSpace, rate: int, head_ratio: int, generator: random.Random) -> Branch:

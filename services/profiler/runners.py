@@ -86,7 +86,7 @@ class Runner(Protocol):
 def operator_workload(spec: OperatorSpec) -> Workload:
     """One operator by itself, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return Workload(build_operator(spec), input_shapes(spec))
 
 

@@ -18,7 +18,8 @@ def load_data(job: Job, dataset: DatasetName, split: str, size: tuple[int, int])
         ValueError: this node has no data root, or the data set is not in it.
     """
     if job.data_root is None and dataset is not DatasetName.STREET_SCENES:
-        raise ValueError(f"dataset {dataset}: this node has no data sets; start it with FASTERSEG_DATA_ROOT")
+        message = "this node has no data sets; start it with `fasterseg up --data-root` or FASTERSEG_DATA_ROOT"
+        raise ValueError(f"dataset {dataset}: {message}")
     data = open_dataset(dataset, (job.data_root or Path()) / dataset, split)
     num_bytes = len(data) * 4 * size[0] * size[1]
     return in_memory(data, size) if num_bytes <= IN_MEMORY_BYTES else data

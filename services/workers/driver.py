@@ -17,6 +17,7 @@ from services.client.schemas import Assignment, FailureClass, JobKind, Progress,
 from services.workers.settings import Settings
 
 MEASURING = (JobKind.PROFILE, JobKind.EXPORT)
+GPU_ENGINES = ("tensorrt", "torch_cuda")
 PROFILER = 0.9  # of a node's one: a single job measures at a time, and the Serve app keeps its share
 POLL_SECONDS = 1.0
 
@@ -29,7 +30,7 @@ def drive(settings: Settings) -> int:
     try:
         assignment, waiting = redeem(settings.control_plane_url, settings.submission_id, settings.ticket)
         ray.init(address="auto", logging_level=logging.WARNING)
-        resources = needed_resources(assignment.kind, settings.job_cpus, ray.cluster_resources())
+        resources = needed_resources(assignment, settings.job_cpus, ray.cluster_resources())
         print(f"{assignment.kind} job {assignment.job}, attempt {assignment.epoch}: needs {resources}", flush=True)
         with waiting:
             group = _reserve(resources, waiting)
@@ -42,11 +43,13 @@ def drive(settings: Settings) -> int:
         return FINISHED
 
 
-def needed_resources(kind: JobKind, cpus: int, cluster: dict[str, float]) -> dict[str, float]:
-    """What a job reserves: cores, and a profiler where it measures, else a GPU where the cluster has any."""
-    if kind in MEASURING:
-        return {"CPU": cpus, "profiler": PROFILER}
-    return {"CPU": cpus, "GPU": 1} if cluster.get("GPU") else {"CPU": cpus}
+def needed_resources(assignment: Assignment, cpus: int, cluster: dict[str, float]) -> dict[str, float]:
+    """What a job reserves: cores; the profiler where it measures, one at a time; a GPU where it can use one."""
+    gpu = {"GPU": 1.0} if cluster.get("GPU") else {}
+    if assignment.kind not in MEASURING:
+        return {"CPU": cpus, **gpu}
+    on_gpu = assignment.spec["engine"] in GPU_ENGINES
+    return {"CPU": cpus, "profiler": PROFILER, **(gpu if on_gpu else {})}
 
 
 def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGroup | None:

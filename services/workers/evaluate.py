@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from fasterseg_core.config import EvaluateConfig
 from fasterseg_core.datasets.batches import Batch, evaluation_batches
 from fasterseg_core.datasets.segmentation import SegmentationData
 from fasterseg_core.datasets.transforms import EvaluationTransform, denormalise
-from fasterseg_core.evaluation import best_constant, confusion_matrix, evaluate
+from fasterseg_core.evaluation import best_constant, evaluate
 from fasterseg_core.figures import prediction_rows
 from fasterseg_core.network import SegmentationNetwork, load_network
 from services.client.attempt import AttemptClient
@@ -43,12 +42,9 @@ def run(job: Job, attempt: AttemptClient) -> None:
         for images, labels in counted(found, math.ceil(len(data) / BATCH_SIZE), phase, begin, end, attempt):
             yield images.to(job.device), labels.to(job.device)
 
-    score = evaluate(network, batches("evaluate", 0.0, 0.45), network.num_classes)
+    score = evaluate(network, batches("evaluate", 0.0, 0.5), network.num_classes)
     untrained = evaluate(
-        _untrained(network).to(job.device), batches("untrained network", 0.45, 0.9), network.num_classes
-    )
-    counts = sum(
-        (_label_counts(labels, network.num_classes) for _, labels in batches("constant", 0.9, 1.0)), torch.zeros(())
+        _untrained(network).to(job.device), batches("untrained network", 0.5, 1.0), network.num_classes
     )
     attempt.succeed(
         AttemptSuccess(
@@ -58,7 +54,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
                     "pixel_accuracy": score.pixel_accuracy,
                     "class_iou": dict(zip(data.classes, score.class_iou, strict=True)),
                     "untrained_miou": untrained.miou,
-                    "constant_miou": best_constant(counts).miou,
+                    "constant_miou": best_constant(score.label_counts).miou,
                     "images": len(data),
                 }
             ),
@@ -69,12 +65,8 @@ def run(job: Job, attempt: AttemptClient) -> None:
 
 def _untrained(network: SegmentationNetwork) -> SegmentationNetwork:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return SegmentationNetwork(network.architecture, network.num_classes)
-
-
-def _label_counts(labels: Tensor, num_classes: int) -> Tensor:
-    return confusion_matrix(torch.zeros_like(labels), labels, num_classes).sum(dim=1).cpu()
 
 
 def _pictures(

@@ -1,5 +1,6 @@
 """An export job: the trained network as ONNX, checked against torch, its latency predicted and measured."""
 
+from dataclasses import asdict
 from typing import cast
 
 import numpy as np
@@ -23,8 +24,8 @@ def run(job: Job, attempt: AttemptClient) -> None:
     config = config_of(job, ExportConfig)
     assert job.inputs.network is not None, "the control plane refuses an export without a network"
     network = load_network(attempt.download(job.inputs.network))
-    predicted_ms = _predicted_ms(job, config, network, attempt)
     runner = open_runner(config.engine, config.threads, config.precision)
+    predicted_ms = _predicted_ms(job, runner, network, attempt)
     workload = Workload(network, ((1, 3, config.resolution.height, config.resolution.width),))
     row = _measured(workload, runner, config, attempt)
     specs = architecture_specs(network.architecture, config.resolution, network.num_classes)
@@ -47,24 +48,22 @@ def run(job: Job, attempt: AttemptClient) -> None:
     )
 
 
-def _predicted_ms(job: Job, config: ExportConfig, network: SegmentationNetwork, attempt: AttemptClient) -> float | None:
-    """The table's estimate, where a table was given; it must be of the engine that measures."""
+def _predicted_ms(job: Job, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient) -> float | None:
+    """The table's estimate, where a table was given; it must be of the engine and the device that measure.
+
+    Raises:
+        ValueError: the table is of another engine, version, device, driver, number of threads or precision.
+        MissingLatencyError: the table lacks an operator of this network.
+    """
     if job.inputs.latency_table is None:
         return None
     document = cast(LatencyTableDocument, attempt.latency_table(job.inputs.latency_table))
     table = LatencyTable.from_document(document)
-    seen, wanted = table.fingerprint, config
-    if (seen.engine, seen.precision, seen.threads, seen.resolution) != (
-        wanted.engine,
-        wanted.precision,
-        wanted.threads,
-        wanted.resolution,
-    ):
-        raise ValueError(
-            f"inputs.latency_table: it is of {seen.engine}, {seen.precision}, {seen.threads} threads, "
-            f"{seen.resolution}; the export measures {wanted.engine}, {wanted.precision}, {wanted.threads} threads, "
-            f"{wanted.resolution}"
-        )
+    here = asdict(runner.identity)
+    for name in ("engine", "engine_version", "device", "driver", "threads", "precision"):
+        of_table = getattr(table.fingerprint, name)
+        if of_table != here[name]:
+            raise ValueError(f"inputs.latency_table: its {name} is {of_table}, but {here[name]} measures here")
     return estimate(network.architecture, table).milliseconds
 
 

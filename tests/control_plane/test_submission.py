@@ -23,7 +23,7 @@ from tests.storage.builders import (
 
 SPECS: dict[str, JsonObject] = {
     "profile": {"space": SPACE, "resolution": RESOLUTION, "dataset": "camvid"},
-    "search": {"space": SPACE, "resolution": RESOLUTION, "dataset": "camvid"},
+    "search": {"space": SPACE, "resolution": RESOLUTION, "image_scale": 1.0, "dataset": "camvid"},
     "retrain": {"dataset": "camvid"},
     "evaluate": {"dataset": "camvid"},
     "export": {"resolution": RESOLUTION},

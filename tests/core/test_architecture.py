@@ -106,7 +106,7 @@ def test_one_branch_shares_nothing():
         ("conv 8 1, conv 32 1", "cell 2: rate 32 cannot follow 8"),
         ("conv 8 1, conv 16 1, conv 8 1", "cell 3: rate 8 cannot follow 16"),
         ("conv 8 1, conv 12 1", "cell 2: downsample_rate 12"),
-        ("conv 8 1, conv 8 0", "cell 2: expansion_ratio must be positive"),
+        ("conv 8 1, conv 8 0", "cell 2: expansion_ratio must lie between 1 and 256"),
     ],
 )
 def test_an_impossible_branch_is_refused_by_the_number_of_its_cell(rows, message):
@@ -129,7 +129,7 @@ def test_branches_that_do_not_fit_each_other_are_refused(branches, message):
 
 
 def test_a_stem_without_channels_is_refused():
-    with pytest.raises(ValueError, match="stem_ratio must be positive"):
+    with pytest.raises(ValueError, match="stem_ratio must lie between 1 and 256"):
         replace(TABLE_7, stem_ratio=0)
 
 

@@ -14,7 +14,7 @@ from fasterseg_core.config import (
     RetrainConfig,
     SearchConfig,
 )
-from fasterseg_core.search_space import Resolution
+from fasterseg_core.search_space import Resolution, SearchSpace
 
 FULL = Resolution(height=1024, width=2048)
 
@@ -131,3 +131,38 @@ def an_optimizer(**changes):
 def test_a_value_out_of_range_is_refused_by_the_name_of_its_field(config, field, value):
     with pytest.raises(ValueError, match=f"^{field} "):
         config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image_scale": 1e-6}, "image_scale"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"architecture_betas": (5.0, 0.9)}, "architecture_betas"),
+        ({"target_exponent": float("inf")}, "target_exponent"),
+        ({"latency_weight": float("inf")}, "latency_weight"),
+        ({"space": SearchSpace(expansion_ratios=(4,), student_ratio=4)}, "granularity_weights"),
+    ],
+)
+def test_values_that_no_search_can_use_are_refused_by_name(changes, field):
+    with pytest.raises(ValueError, match=field):
+        SearchConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"momentum": -5}, {"weight_decay": -1}, {"learning_rate": float("inf")}])
+def test_an_optimizer_that_cannot_work_is_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        OptimizerConfig(**{"learning_rate": 0.1, "decay": 0.9, **changes})
+
+
+@pytest.mark.parametrize("changes", [{"threads": 100_000}, {"samples": 10**8}, {"random_networks": 10**9}])
+def test_a_measurement_without_end_is_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        ProfileConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"num_layers": 100_000}, {"expansion_ratios": (4, 10**12), "student_ratio": 4}])
+def test_a_space_too_large_to_hold_is_refused(changes):
+    with pytest.raises(ValueError, match="num_layers|expansion_ratios"):
+        SearchSpace(**changes)

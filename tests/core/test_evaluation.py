@@ -70,7 +70,7 @@ def test_a_network_is_scored_over_all_batches_in_evaluation_mode():
 
 
 def test_the_best_constant_prediction_is_the_most_frequent_class():
-    result = best_constant(torch.tensor([20, 50, 30]))
+    result = best_constant([20, 50, 30])
 
     assert result.class_iou == pytest.approx((0, 0.5, 0))
     assert result.miou == pytest.approx(0.5 / 3)
@@ -78,7 +78,7 @@ def test_the_best_constant_prediction_is_the_most_frequent_class():
 
 
 def test_the_best_constant_leaves_absent_classes_out():
-    result = best_constant(torch.tensor([0, 60, 40]))
+    result = best_constant([0, 60, 40])
 
     assert result.class_iou == (None, pytest.approx(0.6), 0)
     assert result.miou == pytest.approx(0.3)

@@ -3,8 +3,10 @@ from fasterseg_core.operator_specs import space_specs
 from fasterseg_core.presets import PAPER, QUICK
 
 
-def test_the_paper_preset_is_the_defaults_of_every_kind():
-    assert all(config == type(config)() for config in PAPER.values())
+def test_the_paper_preset_is_the_defaults_and_the_papers_weights_of_eq_3():
+    defaults = {kind: type(config)() for kind, config in PAPER.items()}
+
+    assert PAPER == {**defaults, "search": SearchConfig(granularity_weights=(0.001, 0.997, 0.002))}
 
 
 def test_both_presets_have_every_kind_of_job():

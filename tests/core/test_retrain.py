@@ -217,8 +217,8 @@ def test_a_weight_that_is_not_a_number_stops_the_run_before_the_step():
 
 
 def test_too_few_images_are_refused_with_what_to_change():
-    with pytest.raises(ValueError, match="use a smaller batch_size"):
-        next(a_retraining(ColourBlocks(num_images=3), batch_size=3).run())
+    with pytest.raises(ValueError, match="batch_size 3 is more than the 2 images"):
+        a_retraining(ColourBlocks(num_images=3), batch_size=3)
 
 
 def test_nothing_outside_of_the_run_is_seeded():

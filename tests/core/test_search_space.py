@@ -82,7 +82,7 @@ def test_an_image_too_small_for_scale_32_is_refused_by_name(height, width, messa
         ({"expansion_ratios": ()}, "expansion_ratios"),
         ({"expansion_ratios": (2, 1)}, "distinct and increasing"),
         ({"expansion_ratios": (2, 2)}, "distinct and increasing"),
-        ({"expansion_ratios": (0, 2)}, "must be positive"),
+        ({"expansion_ratios": (0, 2)}, "must lie between 1 and 256"),
         ({"student_ratio": 5}, "student_ratio 5"),
     ],
 )

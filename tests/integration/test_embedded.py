@@ -68,3 +68,10 @@ def test_down_stops_everything_and_may_be_repeated(tmp_path: Path) -> None:
     assert "not up" in second.stdout
     assert members(run) == []
     assert not run.ray_folder.exists()
+
+
+def test_up_refuses_other_options_than_it_runs_with(service: Embedded) -> None:
+    result = service.up("--cpus=1000")
+
+    assert result.returncode == 1
+    assert "already up with --cpus" in result.stderr

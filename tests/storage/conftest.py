@@ -1,6 +1,5 @@
 """Each test of the storage runs on SQLite and on a real PostgreSQL server, where its binaries can be found."""
 
-import getpass
 import os
 import shutil
 import socket
@@ -52,13 +51,14 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 def postgresql_server() -> Iterator[str]:
     """The URL of a migrated database on a PostgreSQL server of our own."""
     binaries = _postgresql_binaries()
-    user = UNPRIVILEGED if os.getuid() == 0 else getpass.getuser()
+    switch = {"user": UNPRIVILEGED} if os.getuid() == 0 else {}  # PostgreSQL refuses to run as root
     with tempfile.TemporaryDirectory(prefix="pg-") as folder, socket.socket() as free:
-        shutil.chown(folder, user)
+        if switch:
+            shutil.chown(folder, UNPRIVILEGED)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        options = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        options = {**switch, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         data = f"{folder}/data"
         subprocess.run(
             [binaries / "initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8"], check=True, **options

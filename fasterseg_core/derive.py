@@ -1,8 +1,8 @@
 """Discrete architectures from alpha, beta and gamma (sec. 3.4), and the choice among branch pairs (appendix B)."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -31,13 +31,15 @@ class _Choice:
 
 
 def derive(relaxation: Relaxation, rates: tuple[int, ...]) -> Derivation:
-    """The most probable architecture with branches of these rates (sec. 3.4)."""
+    """The most probable architecture with branches of these rates, by the paper's own words (sec. 3.4)."""
     with torch.no_grad():
         probabilities = relaxation.probabilities()
     chosen = [_shrink_skips(_choices(relaxation, probabilities, rate), relaxation.space, rate) for rate in rates]
     architecture = Architecture(
         stem_ratio=relaxation.end_ratio,
-        branches=tuple(Branch(_with_end_ratio(choices, relaxation.end_ratio)) for choices in chosen),
+        branches=tuple(
+            Branch(with_end_ratio([choice.cell for choice in choices], relaxation.end_ratio)) for choices in chosen
+        ),
     )
     return Derivation(architecture, tuple(tuple(choice.layer for choice in choices) for choices in chosen))
 
@@ -59,12 +61,29 @@ def best_path(space: SearchSpace, beta: Mapping[int, Tensor], rate: int) -> tupl
 
     # entries: the first layer of the path at each further scale; ties go to the latest, the deepest at high resolution.
     entries = max(combinations(range(1, space.num_layers), len(scales)), key=lambda e: (joint(e), e))
+    return path_through(entries, space)
+
+
+def path_through(entries: tuple[int, ...], space: SearchSpace) -> tuple[int, ...]:
+    """The rate of the cell in each layer of a path, given its first layer at each rate beyond 8."""
     return tuple(DOWNSAMPLE_RATES[sum(entry <= layer for entry in entries)] for layer in range(space.num_layers))
 
 
-def target(accuracy: float, latency_ms: float, target_ms: float, exponent: float) -> float:
-    """The criterion of eq. 5, ACC * (LAT / T)^w, with the one w of eq. 6 on both sides of T."""
-    return accuracy * math.pow(latency_ms / target_ms, exponent)
+def ratio_into(relaxation: Relaxation, gamma: Mapping[int, Tensor], rate: int, layer: int) -> int:
+    """The most probable ratio of what enters cell (rate, layer); layer L is the head."""
+    if layer == relaxation.space.num_layers:
+        return relaxation.end_ratio
+    return relaxation.ratios[int(gamma[rate][layer - first_connection(relaxation.space, rate)].argmax())]
+
+
+def with_end_ratio(cells: Sequence[Cell], end_ratio: int) -> tuple[Cell, ...]:
+    """The cells, the last of which writes what the head reads: skips may have been shrunk away behind it."""
+    return (*cells[:-1], replace(cells[-1], expansion_ratio=end_ratio))
+
+
+def target(accuracy: float, latency_ms: float, exponent: float) -> float:
+    """The criterion of eq. 5 up to a common factor, ACC * LAT^w with the one w of eq. 6: T never changes a ranking."""
+    return float(accuracy * math.pow(latency_ms, exponent))
 
 
 def _choices(relaxation: Relaxation, probabilities: Probabilities, rate: int) -> list[_Choice]:
@@ -85,20 +104,13 @@ def _choices(relaxation: Relaxation, probabilities: Probabilities, rate: int) ->
                 cell=Cell(
                     operator=operator,
                     downsample_rate=read,
-                    expansion_ratio=_ratio_into(relaxation, probabilities, written, layer + 1),
+                    expansion_ratio=ratio_into(relaxation, probabilities.gamma, written, layer + 1),
                 ),
                 stride=written // read,
                 confidence=float(row[OPERATORS.index(operator)]),
             )
         )
     return choices
-
-
-def _ratio_into(relaxation: Relaxation, probabilities: Probabilities, rate: int, layer: int) -> int:
-    if layer == relaxation.space.num_layers:
-        return relaxation.end_ratio
-    row = probabilities.gamma[rate][layer - first_connection(relaxation.space, rate)]
-    return relaxation.ratios[int(row.argmax())]
 
 
 def _shrink_skips(choices: list[_Choice], space: SearchSpace, rate: int) -> list[_Choice]:
@@ -119,11 +131,3 @@ def _runs(choices: list[_Choice]) -> Iterator[list[_Choice]]:
     """The stretches of stride-1 cells at one rate."""
     for rate in DOWNSAMPLE_RATES:
         yield [choice for choice in choices if choice.cell.downsample_rate == rate and choice.stride == 1]
-
-
-def _with_end_ratio(choices: list[_Choice], end_ratio: int) -> tuple[Cell, ...]:
-    *inner, last = (choice.cell for choice in choices)
-    return (
-        *inner,
-        Cell(operator=last.operator, downsample_rate=last.downsample_rate, expansion_ratio=end_ratio),
-    )

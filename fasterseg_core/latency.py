@@ -5,7 +5,7 @@ branches it counts both in full, since cells are shared only once they are deriv
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from fasterseg_core.operator_specs import (
 )
 from fasterseg_core.relaxation import Probabilities, Relaxation, crossings
 from fasterseg_core.search_space import BRANCH_PAIRS, DOWNSAMPLE_RATES, OPERATORS, SearchSpace
+
+SENSITIVITY_WEIGHTS = {8: 3 / 12, 16: 4 / 12, 32: 5 / 12}  # reference
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,67 @@ def space_latency(space: SearchSpace, relaxation: Relaxation, table: LatencyTabl
 
 def relaxed_latency(probabilities: Probabilities, latency: SpaceLatency) -> Tensor:
     """The expected latency in milliseconds of the mean pair of branches, a scalar differentiable in its arguments."""
+    branch = _branches(probabilities, latency)
+    pairs = torch.stack([branch[a] + branch[b] for a, b in BRANCH_PAIRS])
+    return latency.stem + pairs.mean() + latency.prediction
+
+
+def regularised_latency(
+    probabilities: Probabilities, latency: SpaceLatency, weights: tuple[float, float, float]
+) -> Tensor:
+    """Eq. 3: the latency as a function of operators, of rates and of ratios alone, weighted by w1, w2, w3.
+
+    The three have one value, and each moves its own granularity only: so this is one latency, the gradient of each
+    granularity multiplied by its weight.
+    """
+    w1, w2, w3 = weights
+    view = Probabilities(
+        _with_gradient(probabilities.alpha, w1),
+        _with_gradient(probabilities.beta, w2),
+        _with_gradient(probabilities.gamma, w3),
+    )
+    value = relaxed_latency(view, latency)
+    return value + (sum(weights) - 1) * value.detach()
+
+
+def sensitivities(relaxation: Relaxation, latency: SpaceLatency) -> tuple[float, float, float]:
+    """How far operators, rates and ratios each move the latency of the cells, in milliseconds (Table 2).
+
+    One granularity at a time puts all its mass on one choice everywhere; the sensitivity is the gap between the slowest
+    choice and the fastest. Meanwhile operators and rates are uniform, ratios the widest, and the branches of 8, 16 and
+    32 weigh 3 : 4 : 5 (reference).
+    """
+    cells = replace(latency, aggregation={rate: torch.zeros_like(ms) for rate, ms in latency.aggregation.items()})
+    with torch.no_grad():
+        zeros = {name: torch.zeros_like(value) for name, value in relaxation.state_dict().items()}
+        widest = {name: _certain(value, -1) for name, value in zeros.items() if name.startswith("gamma")}
+        gaps = []
+        for granularity in ("alpha", "beta", "gamma"):
+            names = [name for name in zeros if name.startswith(granularity)]
+            times = []
+            for choice in range(zeros[names[0]].shape[1]):
+                state = {**zeros, **widest, **{name: _certain(zeros[name], choice) for name in names}}
+                branch = _branches(_probabilities_of(state), cells)
+                times.append(float(sum(weight * branch[rate] for rate, weight in SENSITIVITY_WEIGHTS.items())))
+            gaps.append(max(times) - min(times))
+    return gaps[0], gaps[1], gaps[2]
+
+
+def balanced_weights(gaps: tuple[float, float, float]) -> tuple[float, float, float]:
+    """w1, w2, w3 that sum to 1 and make every granularity equally sensitive (sec. 3.2, footnote 1).
+
+    Raises:
+        ValueError: a granularity does not move the latency at all, so no weight can balance it.
+    """
+    if min(gaps) <= 0:
+        raise ValueError(f"sensitivities {gaps} ms: all must be positive to balance them; give granularity_weights")
+    inverse = [1 / gap for gap in gaps]
+    first, second, third = (value / sum(inverse) for value in inverse)
+    return first, second, third
+
+
+def _branches(probabilities: Probabilities, latency: SpaceLatency) -> dict[int, Tensor]:
+    """The expected latency of the branch of each rate, its cells and its aggregation, a scalar in milliseconds."""
     space, num_layers = latency.space, latency.space.num_layers
     alpha = {rate: _by_layer(rows, space.first_layer(rate)) for rate, rows in probabilities.alpha.items()}
     into = {rate: _widths_into(probabilities.gamma[rate], rate, latency) for rate in DOWNSAMPLE_RATES}
@@ -109,55 +172,14 @@ def relaxed_latency(probabilities: Probabilities, latency: SpaceLatency) -> Tens
             finer = source // 2  # its last map is what the cell reads that leaves this rate
             total = total + visits[finer, 2] @ into[finer][:num_layers] @ latency.aggregation[source]
         branch[rate] = total
-    pairs = torch.stack([branch[a] + branch[b] for a, b in BRANCH_PAIRS])
-    return latency.stem + pairs.mean() + latency.prediction
+    return branch
 
 
-def regularised_latency(
-    probabilities: Probabilities, latency: SpaceLatency, weights: tuple[float, float, float]
-) -> Tensor:
-    """Eq. 3: the latency as a function of operators, of rates and of ratios alone, weighted by w1, w2, w3."""
-    alpha, beta, gamma = probabilities.alpha, probabilities.beta, probabilities.gamma
-    views = (
-        Probabilities(alpha, _constant(beta), _constant(gamma)),
-        Probabilities(_constant(alpha), beta, _constant(gamma)),
-        Probabilities(_constant(alpha), _constant(beta), gamma),
-    )
-    return sum((w * relaxed_latency(view, latency) for w, view in zip(weights, views, strict=True)), torch.zeros(()))
-
-
-def sensitivities(relaxation: Relaxation, latency: SpaceLatency) -> tuple[float, float, float]:
-    """How far operators, rates and ratios each move the latency, in milliseconds (Table 2).
-
-    One granularity at a time puts all its mass on one choice in every cell, the others stay uniform; the sensitivity is
-    the gap between the slowest choice and the fastest.
-    """
-    with torch.no_grad():
-        zeros = {name: torch.zeros_like(value) for name, value in relaxation.state_dict().items()}
-        gaps = []
-        for granularity in ("alpha", "beta", "gamma"):
-            names = [name for name in zeros if name.startswith(granularity)]
-            times = []
-            for choice in range(zeros[names[0]].shape[1]):
-                certain = {name: torch.full_like(zeros[name], -1e4) for name in names}
-                for logits in certain.values():
-                    logits[:, choice] = 0
-                times.append(float(relaxed_latency(_probabilities_of({**zeros, **certain}), latency)))
-            gaps.append(max(times) - min(times))
-    return gaps[0], gaps[1], gaps[2]
-
-
-def balanced_weights(gaps: tuple[float, float, float]) -> tuple[float, float, float]:
-    """w1, w2, w3 that sum to 1 and make every granularity equally sensitive (sec. 3.2, footnote 1).
-
-    Raises:
-        ValueError: a granularity does not move the latency at all, so no weight can balance it.
-    """
-    if min(gaps) <= 0:
-        raise ValueError(f"sensitivities {gaps} ms: all must be positive to balance them; give granularity_weights")
-    inverse = [1 / gap for gap in gaps]
-    first, second, third = (value / sum(inverse) for value in inverse)
-    return first, second, third
+def _certain(rows: Tensor, choice: int) -> Tensor:
+    """Logits like these with all mass on one column."""
+    logits = torch.full_like(rows, -1e4)
+    logits[:, choice] = 0
+    return logits
 
 
 def _probabilities_of(logits: Mapping[str, Tensor]) -> Probabilities:
@@ -173,8 +195,9 @@ def _total(table: LatencyTable, specs: tuple[OperatorSpec, ...]) -> float:
     return sum(table.milliseconds(spec) for spec in specs)
 
 
-def _constant(rows: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    return {rate: row.detach() for rate, row in rows.items()}
+def _with_gradient(rows: Mapping[int, Tensor], weight: float) -> dict[int, Tensor]:
+    """The same rows, whose gradient is multiplied by a weight."""
+    return {rate: row.detach() + weight * (row - row.detach()) for rate, row in rows.items()}
 
 
 def _by_layer(rows: Tensor, first: int) -> Tensor:

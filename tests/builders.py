@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fasterseg_core.architecture import Architecture, Branch, Cell
-from fasterseg_core.config import IGNORE_LABEL, DatasetName, OptimizerConfig, RetrainConfig, Role, SearchConfig
+from fasterseg_core.config import IGNORE_LABEL, DatasetName, RetrainConfig, Role, SearchConfig, SgdConfig
 from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from fasterseg_core.relaxation import Relaxation
@@ -149,7 +150,6 @@ def a_search_config(**changes) -> SearchConfig:
         "pretrain_epochs": 1,
         "epochs": 1,
         "steps_per_epoch": 2,
-        "target_latency_ms": 2.0,
     }
     return SearchConfig(**{**defaults, **changes})
 
@@ -165,6 +165,18 @@ def a_retrain_config(**changes) -> RetrainConfig:
         "epochs": 2,
         "steps_per_epoch": 2,
         "evaluate_every": 1,
-        "optimizer": OptimizerConfig(learning_rate=0.01, decay=0.9),
+        "optimizer": SgdConfig(learning_rate=0.01),
+        "annealed_to": 0.81,  # x 0.9 after each of two epochs
     }
     return RetrainConfig(**{**defaults, **changes})
+
+
+def a_published_search(relaxation: Relaxation, index: int = 1) -> dict[str, object]:
+    """What the published code saves of a search: operators in its own order, numbers of numpy beside the tensors."""
+    content: dict[str, object] = {"mIoU12": np.float64(0.06), "latency12": 6.4}
+    for name, logits in relaxation.named_parameters():
+        kind, rate = name.split(".")
+        columns = [0, 1, 3, 2, 4] if kind == "alpha" else slice(None)
+        published = {"gamma": "ratio"}.get(kind, kind)
+        content[f"{published}_{index}_{(8, 16, 32).index(int(rate))}"] = nn.Parameter(logits.detach()[:, columns])
+    return content

@@ -1,6 +1,7 @@
 """The command `fasterseg`: submit jobs to the service, watch them, fetch what they made, start and stop the service."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import typer
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
+from .architecture_diff import architecture_diff
 from .client import FasterSegClient
 from .display import job_details, job_table
 from .errors import FasterSegError
@@ -32,6 +34,11 @@ app = typer.Typer(
     help="Neural architecture search for real-time segmentation, as a service. "
     "Exit codes: 0 succeeded, 1 failed, 2 usage.",
 )
+
+arch_app = typer.Typer(no_args_is_help=True, help="Architectures: import published ones, compare, add.")
+lut_app = typer.Typer(no_args_is_help=True, help="Latency tables: import published ones.")
+app.add_typer(arch_app, name="arch")
+app.add_typer(lut_app, name="lut")
 
 
 def _address(url: str) -> str:
@@ -165,25 +172,60 @@ def fetch(
             typer.echo(str(path))
 
 
-TO_THE_SERVICE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+TO_ANOTHER_PROGRAM = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-@app.command(context_settings=TO_THE_SERVICE)
+@app.command(context_settings=TO_ANOTHER_PROGRAM)
 def up(context: typer.Context) -> None:
     """Start the service here (options: fasterseg up --help)."""
-    _run_embedded("up", context.args)
+    _run_service("up", context.args)
 
 
-@app.command(context_settings=TO_THE_SERVICE)
+@app.command(context_settings=TO_ANOTHER_PROGRAM)
 def down(context: typer.Context) -> None:
     """Stop the service here (options: fasterseg down --help)."""
-    _run_embedded("down", context.args)
+    _run_service("down", context.args)
 
 
-@app.command("status", context_settings=TO_THE_SERVICE)
+@app.command("status", context_settings=TO_ANOTHER_PROGRAM)
 def show_status(context: typer.Context) -> None:
     """Say how the service is (options: fasterseg status --help)."""
-    _run_embedded("status", context.args)
+    _run_service("status", context.args)
+
+
+@arch_app.command("import", context_settings=TO_ANOTHER_PROGRAM)
+def import_architecture(context: typer.Context) -> None:
+    """Derive an architecture from published search parameters (options: fasterseg arch import --help)."""
+    _run_core("arch", context.args)
+
+
+@arch_app.command("diff")
+def diff_architectures(
+    before: Annotated[str, typer.Argument(metavar="A", help="Id of an architecture, or its JSON file.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Id of an architecture, or its JSON file.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show two architectures side by side, and mark where they differ."""
+    with _service(url) as client:
+        table, count = architecture_diff(_document(client, before), _document(client, after))
+    Console().print(table)
+    typer.echo(f"{count} of {table.row_count} rows differ")
+
+
+@arch_app.command("add")
+def add_architecture(
+    file: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Add an architecture to the service and print its id, for inputs.architecture of a retrain job."""
+    with _service(url) as client:
+        typer.echo(client.add_architecture(TypeAdapter(JsonObject).validate_json(file.read())).id)
+
+
+@lut_app.command("import", context_settings=TO_ANOTHER_PROGRAM)
+def import_latency_table(context: typer.Context) -> None:
+    """Convert a published latency table (options: fasterseg lut import --help)."""
+    _run_core("lut", context.args)
 
 
 @contextmanager
@@ -210,15 +252,35 @@ def _watch_to_the_end(client: FasterSegClient, job_id: str, as_json: bool) -> No
     raise typer.Exit(FAILED)
 
 
-def _run_embedded(command: str, arguments: list[str]) -> None:
-    """Runs a command of the service itself, which is not part of the client, and ends with its exit code."""
-    if find_spec("services") is None or find_spec("services.embedded") is None:
+def _run_service(command: str, arguments: list[str]) -> None:
+    _run_program("services.embedded", f"fasterseg {command}", [command, *arguments])
+
+
+def _run_core(group: str, arguments: list[str]) -> None:
+    _run_program("fasterseg_core", f"fasterseg {group} import", [group, "import", *arguments])
+
+
+def _run_program(module: str, command: str, arguments: list[str]) -> None:
+    """Runs a module that is not part of the client as a process of its own, and ends with its exit code."""
+    if find_spec(module.partition(".")[0]) is None or find_spec(module) is None:
         _say(
-            f"`fasterseg {command}` needs the service, and only its client is installed here; "
+            f"`{command}` needs the service, and only its client is installed here; "
             'install the service from a checkout of FasterSeg with `pip install -e ".[server,worker]"`'
         )
         raise typer.Exit(FAILED)
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "services.embedded", command, *arguments]).returncode)
+    raise typer.Exit(subprocess.run([sys.executable, "-m", module, *arguments]).returncode)
+
+
+def _document(client: FasterSegClient, name: str) -> JsonObject:
+    """The architecture in a file, or else the one of an id."""
+    if re.fullmatch("[0-9a-f]{64}", name):
+        return client.architecture(name).document
+    try:
+        return TypeAdapter(JsonObject).validate_json(Path(name).read_bytes())
+    except OSError as error:
+        raise typer.BadParameter(f"{name!r} is neither an architecture's id nor a file: {error.strerror}") from error
+    except ValidationError as error:
+        raise typer.BadParameter(f"{name}: not a JSON object: {error.errors()[0]['msg']}") from error
 
 
 def _configuration(spec: typer.FileText | None, settings: list[str]) -> JsonObject:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from services.client.cli import app
 from services.client.schemas import JobState, Problem
 from tests.client.fake_control_plane import (
+    ARCHITECTURE_ID,
     TABLE_ID,
     FakeControlPlane,
     a_failed_job,
@@ -262,3 +263,50 @@ def test_fetch_refuses_a_corrupted_artifact(plane: FakeControlPlane, run: Run, t
 
     assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
     assert "nothing of it was kept" in result.stderr
+
+
+def an_architecture_file(path: Path, operator: str = "conv") -> str:
+    cell = {"operator": operator, "downsample_rate": 8, "expansion_ratio": 2}
+    path.write_text(json.dumps({"stem_ratio": 2, "branches": [[cell]]}))
+    return str(path)
+
+
+def test_architectures_in_files_are_compared_without_the_service(run: Run, tmp_path: Path) -> None:
+    one, other = an_architecture_file(tmp_path / "a.json"), an_architecture_file(tmp_path / "b.json", "skip")
+
+    result = run("arch", "diff", one, other, "--url", "http://127.0.0.1:1")
+
+    assert result.exit_code == 0
+    assert "conv            1/8 -> 1/8  chi 2, 16 channels  <>  skip            1/8 -> 1/8" in result.stdout
+    assert result.stdout.endswith("1 of 2 rows differ\n")
+
+
+def test_an_architecture_of_the_service_is_compared_by_its_id(run: Run, tmp_path: Path) -> None:
+    result = run("arch", "diff", ARCHITECTURE_ID, an_architecture_file(tmp_path / "a.json"))
+
+    assert result.exit_code == 0, result.stderr
+    assert "rows differ" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is neither an architecture's id nor a file"),
+        ("[]", "not a JSON object"),
+        ("{}", "stem_ratio: Field req"),
+    ],
+)
+def test_what_is_no_architecture_is_refused(run: Run, tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+
+    result = run("arch", "diff", str(tmp_path / "a.json"), ARCHITECTURE_ID)
+
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_an_architecture_is_added_and_its_id_printed(run: Run, tmp_path: Path) -> None:
+    result = run("arch", "add", an_architecture_file(tmp_path / "a.json"))
+
+    assert (result.exit_code, result.stdout) == (0, f"{ARCHITECTURE_ID}\n")

@@ -56,7 +56,7 @@ def expected_branch(relaxation, rate):
     expectation = 0.0
     for path in space.paths(rate):
         reads = list(enumerate(path))
-        on_path = path_probability(space, p.beta, path)
+        on_path = float(path_probability(space, p.beta, path))
         for ratios in product(relaxation.ratios, repeat=space.num_layers - 1):
             widths = (relaxation.end_ratio, *ratios, relaxation.end_ratio)
             of_widths = prod(
@@ -230,6 +230,23 @@ def test_equation_3_adds_the_weighted_latency_of_each_granularity():
     assert float(value.detach()) == pytest.approx(float(relaxed_latency(p, latency).detach()))
 
 
+def test_equation_3_is_its_three_terms_added_up():
+    relaxation, weights = a_relaxation(SMALL), (0.5, 3.0, 7.0)
+    latency = space_latency(SMALL, relaxation, a_latency_table(SMALL))
+    parameters = [logits for logits in relaxation.parameters() if logits.numel()]
+
+    def term(moving):
+        rows = vars(relaxation.probabilities())
+        fixed = {kind: {rate: row.detach() for rate, row in rows[kind].items()} for kind in rows if kind != moving}
+        return relaxed_latency(Probabilities(**{**rows, **fixed}), latency)
+
+    terms = sum(w * term(kind) for w, kind in zip(weights, ("alpha", "beta", "gamma"), strict=True))
+    value = regularised_latency(relaxation.probabilities(), latency, weights)
+
+    torch.testing.assert_close(value, terms)
+    torch.testing.assert_close(torch.autograd.grad(value, parameters), torch.autograd.grad(terms, parameters))
+
+
 def test_equation_3_weights_the_gradient_of_each_granularity_alone():
     p, latency = uniform_probabilities(), a_tiny_latency()
     searched = [p.alpha[8], p.beta[16], p.gamma[16]]
@@ -243,14 +260,24 @@ def test_equation_3_weights_the_gradient_of_each_granularity_alone():
 
 
 def test_sensitivities_are_the_gaps_between_the_slowest_and_the_fastest_choice():
-    relaxation = Relaxation(THREE_LAYERS, Role.STUDENT)
+    """Operator k takes k ms at ratio 1, twice that at ratio 2; whatever reads 1/16 takes half a millisecond more."""
+    operators = torch.arange(5.0)
+    cells = {place: torch.stack([torch.stack([operators, 2 * operators])] * 2) for place in a_tiny_latency().cells}
+    latency = replace(a_tiny_latency(), cells={**cells, (16, 1): cells[16, 1] + 0.5})
 
-    gaps = sensitivities(relaxation, a_tiny_latency())
+    gaps = sensitivities(Relaxation(THREE_LAYERS, Role.STUDENT), latency)
 
-    # Operators: 0 to 4 ms in 9 cells of 3 branches, each branch in 2 of 3 pairs.
-    # Rates: branch 16 aggregates a map of 10 ms (beta 1) or of 10 or 20 ms (beta 0). Ratios: 1 ms at 6 connections,
-    # and 10 ms in half of the paths of branch 16.
-    assert gaps == pytest.approx((2 / 3 * 9 * 4, 2 / 3 * 5, 2 / 3 * (6 + 5)), rel=1e-4)
+    # Operators: 0 to 4 ms in the last cell, which writes ratio 1, and 0 to 8 ms in two others at the widest ratio.
+    # Rates: only branch 16 has a choice, to leave 1/8 in layer 0 or 1: one or two cells read 1/16. It weighs 4 / 12.
+    # Ratios: 2 ms on average, or 4, at two connections.
+    assert gaps == pytest.approx((4 + 2 * 8, 0.5 * 4 / 12, 2 * 2), rel=1e-4)
+
+
+def test_sensitivities_are_those_of_the_cells_alone():
+    relaxation, latency = Relaxation(THREE_LAYERS, Role.STUDENT), a_tiny_latency()
+    ends = replace(latency, stem=7.0, prediction=9.0, aggregation={16: torch.ones(2), 32: 5 * torch.ones(2)})
+
+    assert sensitivities(relaxation, ends) == sensitivities(relaxation, latency)
 
 
 def test_sensitivities_do_not_depend_on_where_the_search_stands():

@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fasterseg_core.__main__ import main
+from fasterseg_core.architecture import Architecture
+from fasterseg_core.derive import derive
+from fasterseg_core.latency_table import LatencyTable
+from fasterseg_core.reference_rule import derive_by_reference
+from fasterseg_core.search_space import SearchSpace
+from tests.builders import a_published_search, a_relaxation
+
+ENTRIES = {"ConvNorm_H64_W128_Cin3_Cout8_kernel3_stride2": 1.0, "head_H8_W16_Cin16_Cout19": 2.0, "what_H1_W1_C1": 3.0}
+
+
+@pytest.fixture
+def search(tmp_path):
+    """A published search, and the file that holds it."""
+    relaxation = a_relaxation(SearchSpace(), seed=1)
+    torch.save(a_published_search(relaxation), tmp_path / "arch_1.pt")
+    return relaxation, tmp_path / "arch_1.pt"
+
+
+@pytest.mark.parametrize(("rule", "derived"), [("paper", derive), ("reference", derive_by_reference)])
+def test_a_published_search_becomes_an_architecture(search, capsys, rule, derived):
+    relaxation, path = search
+
+    code = main(["arch", "import", str(path), "--rule", rule, "--branches", "8+32"])
+
+    printed = capsys.readouterr()
+    assert code == 0
+    assert Architecture.from_document(json.loads(printed.out)) == derived(relaxation, (8, 32)).architecture
+    assert printed.err == f"a student of 16 layers, rule {rule}\n"
+
+
+def test_a_published_table_becomes_a_table_and_what_is_left_out_is_said(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", ENTRIES, allow_pickle=True)
+
+    code = main(["lut", "import", str(tmp_path / "table.npy"), "--device", "a GPU", "-o", str(tmp_path / "table.json")])
+
+    table = LatencyTable.from_document(json.loads((tmp_path / "table.json").read_text()))
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (0, "")
+    assert table.fingerprint.device == "a GPU"
+    assert {spec.key for spec in table.rows} == {"conv 3->8 64x128 /2", "prediction 16->19 8x16 /1"}
+    assert printed.err == (
+        f"left out  what_H1_W1_C1: no operator of this project\ntable {table.digest[:12]} of 2 rows\n"
+    )
+
+
+def test_what_a_table_lacks_costs_nothing_where_that_is_asked_for(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", ENTRIES, allow_pickle=True)
+
+    main(["lut", "import", str(tmp_path / "table.npy"), "--free-resizing"])
+
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["milliseconds"] for key, row in rows.items() if key.startswith(("upsample", "concat"))} == {0}
+
+
+@pytest.mark.parametrize("kind", ["arch", "lut"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys, kind):
+    (tmp_path / "notes.txt").write_text("no pickle")
+
+    assert [main([kind, "import", str(tmp_path / name)]) for name in ("notes.txt", "absent")] == [1, 1]
+
+    refused, absent = capsys.readouterr().err.splitlines()
+    assert refused.startswith("notes.txt is refused: ")
+    assert absent.startswith("[Errno 2] No such file or directory")

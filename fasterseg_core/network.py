@@ -1,16 +1,24 @@
 """The discrete network of an architecture, with the cells that its branches share merged (sec. 3.4)."""
 
-import io
-import json
+from collections.abc import Mapping
+from typing import TypedDict, cast
 
-import torch
 from torch import Tensor, nn
 
-from fasterseg_core.architecture import Architecture
+from fasterseg_core.architecture import Architecture, ArchitectureDocument
+from fasterseg_core.checkpoint import CheckpointKind, pack, unpack
 from fasterseg_core.operator_specs import range_down
 from fasterseg_core.operators import DiscreteOperator, resize
 from fasterseg_core.search_space import DOWNSAMPLE_RATES
 from fasterseg_core.stem_head import BranchAggregation, FusedPrediction, Prediction, Stem
+
+
+class NetworkState(TypedDict):
+    """What a trained network is rebuilt from."""
+
+    architecture: ArchitectureDocument
+    num_classes: int
+    weights: Mapping[str, Tensor]
 
 
 class SegmentationNetwork(nn.Module):
@@ -94,23 +102,22 @@ class SegmentationNetwork(nn.Module):
 
 def save_network(network: SegmentationNetwork) -> bytes:
     """A trained network as one blob: architecture, classes and weights."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "architecture": network.architecture.canonical_json(),
-            "num_classes": network.num_classes,
-            "weights": network.state_dict(),
-        },
-        buffer,
-    )
-    return buffer.getvalue()
+    state = {
+        "architecture": network.architecture.to_document(),
+        "num_classes": network.num_classes,
+        "weights": network.state_dict(),
+    }
+    return pack(state, CheckpointKind.NETWORK)
 
 
 def load_network(blob: bytes) -> SegmentationNetwork:
-    """The network of a blob, on the CPU, in evaluation mode; nothing in a blob is ever executed."""
-    saved = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    architecture = Architecture.from_document(json.loads(saved["architecture"]))
-    network = SegmentationNetwork(architecture, saved["num_classes"])
+    """The network of a blob, on the CPU, in evaluation mode; nothing in a blob is ever executed.
+
+    Raises:
+        CheckpointError: the blob is no network.
+    """
+    saved = cast(NetworkState, unpack(blob, CheckpointKind.NETWORK))
+    network = SegmentationNetwork(Architecture.from_document(saved["architecture"]), saved["num_classes"])
     network.load_state_dict(saved["weights"])
     return network.eval()
 

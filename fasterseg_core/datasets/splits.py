@@ -26,6 +26,11 @@ class Split:
         parts = [self.train_a, self.train_b, self.holdout]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def require(self, digest: str) -> None:
+        """Nothing where this is the digest; ValueError where a state was made with another split."""
+        if digest != self.digest:
+            raise ValueError("the checkpoint was made with another split of the training images: has the data changed?")
+
 
 def random_split(num_images: int, *, holdout_share: float, max_holdout: int, seed: int) -> Split:
     """Halves of a training set that differ by one image at most, and a hold-out of at least one, from a seed.

@@ -5,16 +5,20 @@ spool. While the control plane is away both try again for `OUTAGE_SECONDS` and t
 """
 
 import hashlib
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import SEEK_END, BufferedIOBase, BytesIO
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 
-from .errors import LeaseLost, ProblemError, UnreachableError
+from .errors import CorruptArtifactError, LeaseLost, ProblemError, UnreachableError
 from .schemas import (
     ArchitectureRecord,
     Assignment,
@@ -31,16 +35,29 @@ from .schemas import (
     WorkerEvent,
     WorkerEvents,
 )
-from .transport import build_post, connect, parsed, parsed_document, send, verified
+from .transport import FileBody, build_post, connect, parsed, parsed_document, receive, send, verified
 
 OUTAGE_SECONDS = 30 * 60.0  # longer without the control plane, and the attempt ends itself
 PROGRESS_SECONDS = 1.0  # between heartbeats that carry new progress
 TIMEOUT_SECONDS = 30.0
+BYTES_PER_SECOND = 10e6  # of a store that is slow: a large blob is waited for longer
 EVENTS_PER_BATCH = 1000  # the contract's limit
+
+_Answer = TypeVar("_Answer")
 
 
 class _ClosedError(Exception):
     """Ends a thread of a closed attempt."""
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A resumable state that waits to be delivered."""
+
+    file: BufferedIOBase
+    sha256: str
+    size: int
+    progress: Progress
 
 
 class AttemptClient:
@@ -73,7 +90,7 @@ class AttemptClient:
         self._beaten_at = time.monotonic()
         self._events: list[WorkerEvent] = []  # not yet sent, in order
         self._num_events = 0
-        self._checkpoint: tuple[bytes, Progress] | None = None  # not yet sent
+        self._checkpoint: _Checkpoint | None = None  # not yet sent
         self._delivering = False
         self._cancel = False
         self._failure: Exception | None = None  # why nothing more may be sent
@@ -90,6 +107,8 @@ class AttemptClient:
         self._close()
         for thread in self._threads:
             thread.join()
+        if self._checkpoint is not None:
+            self._checkpoint.file.close()
         self._http.close()
 
     @property
@@ -112,22 +131,49 @@ class AttemptClient:
             self._num_events += 1
             self._changed.notify_all()
 
-    def checkpoint(self, data: bytes, progress: Progress) -> None:
-        """Spools a resumable state; it replaces an older one that still waits to be delivered."""
+    def checkpoint(self, path: Path, progress: Progress) -> None:
+        """Spools a resumable state; it replaces an older one that still waits to be delivered.
+
+        The file is opened before this returns, so that its name may go.
+        """
+        file = path.open("rb")
+        sha256, size = _digest(file)
         with self._changed:
+            replaced, self._checkpoint = self._checkpoint, _Checkpoint(file, sha256, size, progress)
+            if replaced is not None:
+                replaced.file.close()
             self._raise_if_ended()
-            self._checkpoint = data, progress
             self._changed.notify_all()
 
     def upload(self, data: bytes) -> tuple[str, int]:
         """The (sha256, size) under which the data is now stored."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        self._send(self._http.build_request("PUT", f"blobs/{sha256}", content=data))
-        return sha256, len(data)
+        file = BytesIO(data)
+        sha256, size = _digest(file)
+        self._put(file, sha256, size)
+        return sha256, size
 
     def download(self, sha256: str) -> bytes:
         """The bytes of a blob; CorruptArtifactError where they are not those of this digest."""
         return verified(sha256, self._get(f"artifacts/{sha256}").content)
+
+    @contextmanager
+    def checkpoint_file(self, checkpoint: CheckpointRef) -> Iterator[BufferedIOBase]:
+        """A checkpoint as a file at its beginning, which has no name: it goes when it is closed.
+
+        Raises:
+            CorruptArtifactError: what arrived is not of this digest.
+            ProblemError: the store has no such blob (404), or other bytes in its place (410).
+        """
+        path = f"artifacts/{checkpoint.sha256}"
+        request = self._http.build_request("GET", path, timeout=_timeout(checkpoint.size))
+        with tempfile.TemporaryFile() as file:
+            received = self._raising(
+                lambda: receive(self._http, request, file, patience_seconds=self._outage_seconds, sleep=self._pause)
+            )
+            if received != checkpoint.sha256:
+                raise CorruptArtifactError(checkpoint.sha256, received)
+            file.seek(0)
+            yield file
 
     def latency_table(self, table_id: str) -> JsonObject:
         """The document of a latency table."""
@@ -193,9 +239,10 @@ class AttemptClient:
         for start in range(0, len(events), EVENTS_PER_BATCH):
             self._note(self._post("events", WorkerEvents(items=events[start : start + EVENTS_PER_BATCH])))
         if checkpoint is not None:
-            data, progress = checkpoint
-            sha256, size = self.upload(data)
-            self._note(self._post("checkpoint", CheckpointRef(sha256=sha256, size=size, progress=progress)))
+            with checkpoint.file:
+                self._put(checkpoint.file, checkpoint.sha256, checkpoint.size)
+            reference = CheckpointRef(sha256=checkpoint.sha256, size=checkpoint.size, progress=checkpoint.progress)
+            self._note(self._post("checkpoint", reference))
         with self._changed:
             self._delivering = False
             self._changed.notify_all()
@@ -216,6 +263,14 @@ class AttemptClient:
         if parsed(AttemptStatus, answer).cancel:
             self._cancel = True
 
+    def _put(self, file: BufferedIOBase, sha256: str, size: int) -> None:
+        headers = {"Content-Length": str(size)}
+        self._send(
+            self._http.build_request(
+                "PUT", f"blobs/{sha256}", content=FileBody(file), headers=headers, timeout=_timeout(size)
+            )
+        )
+
     def _get(self, path: str) -> httpx.Response:
         return self._send(self._http.build_request("GET", path))
 
@@ -223,10 +278,16 @@ class AttemptClient:
         return self._send(build_post(self._http, f"{self._path}/{action}", body))
 
     def _send(self, request: httpx.Request) -> httpx.Response:
+        return self._raising(
+            lambda: send(self._http, request, patience_seconds=self._outage_seconds, sleep=self._pause)
+        )
+
+    def _raising(self, exchange: Callable[[], _Answer]) -> _Answer:
+        """What an exchange with the control plane returns; once the lease is lost or patience is over, the end."""
         with self._changed:
             self._raise_if_ended()
         try:
-            return send(self._http, request, patience_seconds=self._outage_seconds, sleep=self._pause)
+            return exchange()
         except ProblemError as error:
             lost = _lost_lease(error)
             if lost is None:
@@ -281,6 +342,16 @@ def redeem(
         transport=transport,
     )
     return assignment, attempt
+
+
+def _digest(file: BufferedIOBase) -> tuple[str, int]:
+    """The sha256 and the size of a file."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, SEEK_END)
+
+
+def _timeout(size: int) -> float:
+    return TIMEOUT_SECONDS + size / BYTES_PER_SECOND
 
 
 def _lost_lease(error: ProblemError) -> LeaseLost | None:

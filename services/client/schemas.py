@@ -269,7 +269,7 @@ class Assignment(Schema):
     epoch: int
     spec: JsonObject
     inputs: ResolvedInputs
-    checkpoint: CheckpointRef | None
+    checkpoints: list[CheckpointRef]  # newest first; an older one counts where the newer cannot be read
     heartbeat_seconds: float
 
 

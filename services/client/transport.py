@@ -6,7 +6,9 @@ number, everything else is keyed by a digest or asks for a state.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import BufferedIOBase
 from typing import TypeVar
 
 import httpx
@@ -17,9 +19,23 @@ from .schemas import JsonObject, Problem
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
+CHUNK_BYTES = 1 << 20
 
 _DOCUMENT = TypeAdapter(JsonObject)
 _Model = TypeVar("_Model", bound=BaseModel)
+_Answer = TypeVar("_Answer")
+
+
+class FileBody:
+    """A file's bytes from its beginning, as often as they are asked for: a repeated request sends them again."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while chunk := self._file.read(CHUNK_BYTES):
+            yield chunk
 
 
 def connect(
@@ -59,11 +75,27 @@ def send(
         UnreachableError: nothing answered.
         ProblemError: the service refused.
     """
+    return _patiently(lambda: _ask(http, request), patience_seconds, sleep)
+
+
+def receive(
+    http: httpx.Client,
+    request: httpx.Request,
+    file: BufferedIOBase,
+    *,
+    patience_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Writes the answer's body into a file and returns its sha256; as `send` otherwise."""
+    return _patiently(lambda: _receive(http, request, file), patience_seconds, sleep)
+
+
+def _patiently(ask: Callable[[], _Answer], patience_seconds: float, sleep: Callable[[float], None]) -> _Answer:
     deadline = time.monotonic() + patience_seconds
     delay = FIRST_DELAY_SECONDS
     while True:
         try:
-            return _ask(http, request)
+            return ask()
         except FasterSegError as error:
             if error.retry_after_seconds is None:
                 raise
@@ -102,10 +134,31 @@ def _ask(http: httpx.Client, request: httpx.Request) -> httpx.Response:
     try:
         response = http.send(request)
     except httpx.TransportError as error:
-        raise UnreachableError(str(http.base_url.join("/")), str(error) or type(error).__name__) from error
+        raise _unreachable(http, error) from error
     if response.is_success:
         return response
     raise ProblemError(_problem(response), _retry_after_seconds(response))
+
+
+def _receive(http: httpx.Client, request: httpx.Request, file: BufferedIOBase) -> str:
+    file.seek(0)
+    file.truncate()
+    digest = hashlib.sha256()
+    try:
+        with closing(http.send(request, stream=True)) as response:
+            if not response.is_success:
+                response.read()
+                raise ProblemError(_problem(response), _retry_after_seconds(response))
+            for chunk in response.iter_bytes(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+    except httpx.TransportError as error:
+        raise _unreachable(http, error) from error
+    return digest.hexdigest()
+
+
+def _unreachable(http: httpx.Client, error: httpx.TransportError) -> UnreachableError:
+    return UnreachableError(str(http.base_url.join("/")), str(error) or type(error).__name__)
 
 
 def _problem(response: httpx.Response) -> Problem:

@@ -60,7 +60,7 @@ class Unavailable(DomainError):
 
 
 class CorruptBlob(DomainError):
-    """The store returned bytes that do not hash to their name."""
+    """The store returned bytes that do not hash to their name: those that do are gone, and asking again is in vain."""
 
-    status = 500
+    status = 410
     title = "Corrupt blob"

@@ -7,7 +7,7 @@ from services.client.schemas import Inputs, ResolvedInputs
 from services.storage.jobs import find_job
 from services.storage.tables import ArtifactRow, DerivedArchitectureRow, JobRow
 
-NETWORK_ARTIFACT = "network.pt"
+NETWORK_ARTIFACT = "network.safetensors"
 
 
 def known_inputs(session: Session, job: JobRow) -> Inputs:

@@ -4,7 +4,7 @@ import hmac
 import json
 import secrets
 
-from sqlalchemy import select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from services.client import schemas
@@ -17,9 +17,10 @@ from services.storage.errors import Conflict, InvalidRequest, LeaseLost, NotAuth
 from services.storage.events import add_event, add_worker_events
 from services.storage.inputs import NETWORK_ARTIFACT, resolve_inputs
 from services.storage.jobs import cancel_job, move
-from services.storage.tables import AttemptOutcome, AttemptRow, CheckpointRow, JobRow
+from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow
 
 HEARTBEAT_SECONDS = 10
+KEPT_CHECKPOINTS = 3  # of a job: where the newest cannot be read, the one before serves
 
 
 def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.Assignment:
@@ -44,7 +45,7 @@ def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.
         epoch=attempt.epoch,
         spec=job.spec,
         inputs=resolve_inputs(session, job),
-        checkpoint=latest_checkpoint(session, job.id),
+        checkpoints=latest_checkpoints(session, job.id),
         heartbeat_seconds=HEARTBEAT_SECONDS,
     )
 
@@ -69,7 +70,9 @@ def report_events(
 def add_checkpoint(
     session: Session, submission_id: str, token: str, checkpoint: schemas.CheckpointRef
 ) -> schemas.AttemptStatus:
-    """Makes an uploaded blob the job's newest checkpoint; delivered again it changes nothing.
+    """Makes an uploaded blob the job's newest checkpoint and forgets those older than the last three.
+
+    Delivered again it changes nothing.
 
     Raises:
         InvalidRequest: the blob was not uploaded, or has another size.
@@ -87,6 +90,10 @@ def add_checkpoint(
                 job=job.id, attempt=submission_id, sha256=checkpoint.sha256, progress=progress, created_at=now
             )
         )
+        session.flush()
+        newest = _newest_checkpoints(job.id).with_only_columns(CheckpointRow.id).limit(KEPT_CHECKPOINTS)
+        kept = session.scalars(newest).all()
+        session.execute(delete(CheckpointRow).where(CheckpointRow.job == job.id, CheckpointRow.id.not_in(kept)))
         job.progress = progress
         add_event(session, job, "checkpoint", {"sha256": checkpoint.sha256, "progress": progress}, now)
     return _renewed(session, attempt, job)
@@ -136,14 +143,17 @@ def authorize(session: Session, token: str) -> None:
         raise LeaseLost(f"attempt {attempt.submission_id} is over")
 
 
-def latest_checkpoint(session: Session, job: str) -> schemas.CheckpointRef | None:
-    """The newest checkpoint of a job, of whichever attempt."""
-    newest = select(CheckpointRow).where(CheckpointRow.job == job).order_by(CheckpointRow.id.desc()).limit(1)
-    row = session.scalar(newest)
-    if row is None:
-        return None
-    blob = require_blob(session, row.sha256, None, "sha256")
-    return schemas.CheckpointRef(sha256=row.sha256, size=blob.size, progress=Progress.model_validate(row.progress))
+def latest_checkpoints(session: Session, job: str) -> list[schemas.CheckpointRef]:
+    """The checkpoints of a job that are kept, of whichever attempts, newest first."""
+    rows = session.execute(_newest_checkpoints(job).add_columns(BlobRow.size).join(BlobRow))
+    return [
+        schemas.CheckpointRef(sha256=row.sha256, size=size, progress=Progress.model_validate(row.progress))
+        for row, size in rows
+    ]
+
+
+def _newest_checkpoints(job: str) -> Select[CheckpointRow]:
+    return select(CheckpointRow).where(CheckpointRow.job == job).order_by(CheckpointRow.id.desc())
 
 
 def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRow, JobRow]:

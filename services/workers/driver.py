@@ -91,8 +91,10 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
         kind=assignment.kind,
         spec=assignment.spec,
         inputs=assignment.inputs,
-        checkpoint=assignment.checkpoint,
+        checkpoints=assignment.checkpoints,
         data_root=settings.data_root,
+        data_memory_mb=settings.data_memory_mb,
+        tensorboard=settings.tensorboard_dir and settings.tensorboard_dir / f"{assignment.kind}-{assignment.job}",
         cpus=settings.job_cpus,
     )
     with _client(assignment, settings) as attempt:

@@ -5,7 +5,7 @@ import traceback
 import torch
 
 from fasterseg_core.latency_table import MissingLatencyError
-from fasterseg_core.reports import DivergedError
+from fasterseg_core.reports import CollapsedError, DivergedError
 from services.client.attempt import AttemptClient
 from services.client.errors import LeaseLost
 from services.client.schemas import FailureClass, JobKind, Reason
@@ -55,7 +55,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
 def reason_for(error: Exception) -> Reason:
     """Who has to act on an error; the whole traceback is in the log."""
     match error:
-        case ValueError() | DivergedError() | MissingLatencyError() | EngineUnavailableError():
+        case ValueError() | DivergedError() | CollapsedError() | MissingLatencyError() | EngineUnavailableError():
             return Reason(failure=FailureClass.USER_ERROR, message=str(error)[:MESSAGE_LENGTH])
         case MemoryError() | torch.OutOfMemoryError():
             failure = FailureClass.OUT_OF_MEMORY

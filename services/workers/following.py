@@ -1,21 +1,19 @@
 """Long work followed step by step: progress is told, epochs are recorded, the state is kept, and it can be stopped."""
 
-import io
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
-import torch
-
+from fasterseg_core.checkpoint import CheckpointKind
 from fasterseg_core.reports import EpochReport, Report, StepReport
 from services.client.attempt import AttemptClient
-from services.client.schemas import CheckpointRef, Progress
+from services.client.schemas import Progress
 from services.profiler.protocol import MeasurementProgress
+from services.workers.checkpoints import Rhythm, State, keep
 from services.workers.job import Stopped
 from services.workers.outputs import json_object
 
 T = TypeVar("T")
-State = Mapping[str, object]
 
 
 class Pace:
@@ -34,33 +32,37 @@ class Pace:
         return (time.monotonic() - self._started) / done * (1 - fraction) if done > 0 else None
 
 
-def follow(reports: Iterable[Report], state: Callable[[], State], attempt: AttemptClient) -> None:
-    """Runs a search or a retraining to its end; every epoch leaves an event and a checkpoint.
+def follow(
+    reports: Iterable[Report],
+    state: Callable[[], State],
+    kind: CheckpointKind,
+    last: Progress | None,
+    attempt: AttemptClient,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Runs a search or a retraining to its end, from where it was last; epochs leave events.
+
+    Checkpoints are made as `Rhythm` says.
 
     Raises:
-        Stopped: cancellation was requested; noticed at every step.
+        Stopped: cancellation was requested; noticed at every step, whose state is kept.
     """
-    pace = Pace()
-    last: Progress | None = None
+    pace, rhythm = Pace(), Rhythm(clock)
     for report in reports:
-        if attempt.should_stop:
-            raise Stopped
         match report:
             case StepReport():
                 last = _progress(report, pace, last)
                 attempt.progress(last)
             case EpochReport():
                 attempt.event("epoch", json_object(report))
-                assert last is not None, "an epoch has steps"
+                assert last is not None, "an epoch has steps, taken now or before the checkpoint"
                 last = last.model_copy(update={"miou": report.miou, "latency_ms": report.latency_ms})
-                attempt.checkpoint(_packed(state()), last)
-
-
-def restored(attempt: AttemptClient, checkpoint: CheckpointRef) -> dict[str, object]:
-    """The state of a checkpoint; nothing in it is ever executed."""
-    blob = attempt.download(checkpoint.sha256)
-    state: dict[str, object] = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    return state
+        stop = attempt.should_stop
+        if stop or rhythm.is_due(epoch_ended=isinstance(report, EpochReport)):
+            with rhythm.keeping():
+                keep(state(), kind, last, attempt)
+        if stop:
+            raise Stopped
 
 
 def follow_measurement(
@@ -116,9 +118,3 @@ def _progress(report: StepReport, pace: Pace, last: Progress | None) -> Progress
         latency_ms=report.latency_ms if report.latency_ms is not None else (last and last.latency_ms),
         miou=last and last.miou,
     )
-
-
-def _packed(state: State) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()

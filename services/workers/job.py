@@ -17,13 +17,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One attempt's work: the stored spec, complete, the digests of its inputs, and the state to resume from."""
+    """One attempt's work: the stored spec, complete, the digests of its inputs, and the states to resume from."""
 
     kind: JobKind
     spec: JsonObject
     inputs: ResolvedInputs
-    checkpoint: CheckpointRef | None
+    checkpoints: list[CheckpointRef]  # newest first
     data_root: Path | None  # data sets are folders in it, by their names
+    data_memory_mb: int  # a data set whose pixels take less is decoded once
+    tensorboard: Path | None  # the folder of this job's event file, where it is watched live
     cpus: int
 
     @property

@@ -263,7 +263,7 @@ def an_assignment() -> Assignment:
         epoch=1,
         spec={},
         inputs=ResolvedInputs(),
-        checkpoint=None,
+        checkpoints=[],
         heartbeat_seconds=0.05,
     )
 

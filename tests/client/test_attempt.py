@@ -1,11 +1,12 @@
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from services.client.attempt import AttemptClient, redeem
 from services.client.errors import CorruptArtifactError, LeaseLost, ProblemError, UnreachableError
-from services.client.schemas import AttemptFailure, AttemptSuccess, FailureClass, Problem, Reason
+from services.client.schemas import AttemptFailure, AttemptSuccess, CheckpointRef, FailureClass, Problem, Reason
 from tests.client.fake_control_plane import (
     ARCHITECTURE_DOCUMENT,
     ARCHITECTURE_ID,
@@ -23,6 +24,14 @@ from tests.client.fake_control_plane import (
 
 ROUTE = f"/attempts/{SUBMISSION_ID}"
 REASON = Reason(failure=FailureClass.USER_ERROR, message="no such data set")
+
+
+def a_file(folder: Path, data: bytes) -> Path:
+    """A file that is written anew for each checkpoint, as a worker does."""
+    path = folder / "state"
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+    return path
 
 
 def an_attempt(plane: FakeControlPlane, heartbeat_seconds: float = 0.05, outage_seconds: float = 60.0) -> AttemptClient:
@@ -90,8 +99,10 @@ def test_events_arrive_once_and_in_order_through_an_outage(plane: FakeControlPla
     assert list(plane.worker_events) == list(range(1501))
 
 
-def test_a_checkpoint_is_stored_before_it_is_named(plane: FakeControlPlane, attempt: AttemptClient) -> None:
-    attempt.checkpoint(b"state", a_progress())
+def test_a_checkpoint_is_stored_before_it_is_named(
+    plane: FakeControlPlane, attempt: AttemptClient, tmp_path: Path
+) -> None:
+    attempt.checkpoint(a_file(tmp_path, b"state"), a_progress())
     plane.wait_until(lambda: plane.checkpoints)
 
     (checkpoint,) = plane.checkpoints
@@ -101,11 +112,11 @@ def test_a_checkpoint_is_stored_before_it_is_named(plane: FakeControlPlane, atte
     assert kept == [f"PUT /blobs/{checkpoint.sha256}", f"POST {ROUTE}/checkpoint"]
 
 
-def test_the_newest_of_the_checkpoints_that_wait_is_delivered(plane: FakeControlPlane) -> None:
+def test_the_newest_of_the_checkpoints_that_wait_is_delivered(plane: FakeControlPlane, tmp_path: Path) -> None:
     with an_attempt(plane, heartbeat_seconds=3600.0) as attempt:
         plane.away = True
         for number in range(5):
-            attempt.checkpoint(f"state {number}".encode(), a_progress(step=number))
+            attempt.checkpoint(a_file(tmp_path, f"state {number}".encode()), a_progress(step=number))
         plane.away = False
         attempt.cancelled()
 
@@ -113,7 +124,7 @@ def test_the_newest_of_the_checkpoints_that_wait_is_delivered(plane: FakeControl
     assert len(plane.checkpoints) <= 2  # one may have been on its way
 
 
-def test_a_lost_lease_silences_the_worker(plane: FakeControlPlane, attempt: AttemptClient) -> None:
+def test_a_lost_lease_silences_the_worker(plane: FakeControlPlane, attempt: AttemptClient, tmp_path: Path) -> None:
     plane.lease_lost = True
     plane.wait_until(lambda: attempt.should_stop)
     answered = len(plane.requests)
@@ -121,7 +132,7 @@ def test_a_lost_lease_silences_the_worker(plane: FakeControlPlane, attempt: Atte
     for write in (
         lambda: attempt.progress(a_progress()),
         lambda: attempt.event("epoch", {}),
-        lambda: attempt.checkpoint(b"state", a_progress()),
+        lambda: attempt.checkpoint(a_file(tmp_path, b"state"), a_progress()),
         lambda: attempt.upload(b"weights"),
         lambda: attempt.succeed(AttemptSuccess(result={})),
         lambda: attempt.fail(REASON),
@@ -141,10 +152,10 @@ def test_a_lease_lost_while_writing_is_raised_to_the_writer(plane: FakeControlPl
             attempt.succeed(AttemptSuccess(result={}))
 
 
-def test_success_comes_after_what_was_spooled_and_is_the_last_word(plane: FakeControlPlane) -> None:
+def test_success_comes_after_what_was_spooled_and_is_the_last_word(plane: FakeControlPlane, tmp_path: Path) -> None:
     with an_attempt(plane) as attempt:
         attempt.event("epoch", {})
-        attempt.checkpoint(b"state", a_progress())
+        attempt.checkpoint(a_file(tmp_path, b"state"), a_progress())
         attempt.succeed(AttemptSuccess(result={"miou": 0.5}))
 
     writes = [request.removeprefix(f"POST {ROUTE}/") for request in plane.requests if "attempts" in request]
@@ -159,10 +170,12 @@ def test_failure_is_told_with_its_reason(plane: FakeControlPlane, attempt: Attem
     assert AttemptFailure.model_validate_json(plane.end_body).reason == REASON
 
 
-def test_a_refused_checkpoint_is_raised_and_can_be_reported(plane: FakeControlPlane, attempt: AttemptClient) -> None:
+def test_a_refused_checkpoint_is_raised_and_can_be_reported(
+    plane: FakeControlPlane, attempt: AttemptClient, tmp_path: Path
+) -> None:
     too_large = Problem(title="Content Too Large", status=413, detail="at most 3 bytes")
     plane.refusals[f"PUT /blobs/{sha256(b'state')}"] = problem_answer(too_large)
-    attempt.checkpoint(b"state", a_progress())
+    attempt.checkpoint(a_file(tmp_path, b"state"), a_progress())
 
     with pytest.raises(ProblemError, match="at most 3 bytes"):
         attempt.succeed(AttemptSuccess(result={}))
@@ -172,10 +185,10 @@ def test_a_refused_checkpoint_is_raised_and_can_be_reported(plane: FakeControlPl
 
 
 def test_a_failure_is_told_although_the_last_checkpoint_was_refused(
-    plane: FakeControlPlane, attempt: AttemptClient
+    plane: FakeControlPlane, attempt: AttemptClient, tmp_path: Path
 ) -> None:
     plane.refusals[f"POST {ROUTE}/checkpoint"] = problem_answer(Problem(title="Bad", status=422, detail="no such blob"))
-    attempt.checkpoint(b"state", a_progress())
+    attempt.checkpoint(a_file(tmp_path, b"state"), a_progress())
 
     attempt.fail(REASON)
 
@@ -205,6 +218,49 @@ def test_a_corrupted_blob_is_refused(plane: FakeControlPlane, attempt: AttemptCl
 
     with pytest.raises(CorruptArtifactError):
         attempt.download(digest)
+
+
+def the_checkpoint(data: bytes) -> CheckpointRef:
+    return CheckpointRef(sha256=sha256(data), size=len(data), progress=a_progress())
+
+
+def test_a_large_checkpoint_is_sent_again_whole_after_a_lost_reply(
+    plane: FakeControlPlane, attempt: AttemptClient, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 4096 * 3 + b"end"
+    plane.lost_replies = 2
+
+    attempt.checkpoint(a_file(tmp_path, data), a_progress())
+    (tmp_path / "state").unlink()
+
+    plane.wait_until(lambda: plane.checkpoints)
+    assert plane.artifacts[sha256(data)] == data
+
+
+def test_a_checkpoint_is_read_from_a_file(plane: FakeControlPlane, attempt: AttemptClient) -> None:
+    data = bytes(range(256)) * 4096 * 3 + b"end"
+    plane.artifacts[sha256(data)] = data
+    plane.lost_replies = 1
+
+    with attempt.checkpoint_file(the_checkpoint(data)) as file:
+        assert file.read() == data
+
+
+def test_a_corrupted_checkpoint_is_refused(plane: FakeControlPlane, attempt: AttemptClient) -> None:
+    plane.artifacts[sha256(b"state")] = b"stale"
+
+    with pytest.raises(CorruptArtifactError), attempt.checkpoint_file(the_checkpoint(b"state")):
+        pass
+
+
+def test_a_checkpoint_that_the_store_has_lost_is_not_waited_for(
+    plane: FakeControlPlane, attempt: AttemptClient
+) -> None:
+    gone = Problem(title="Corrupt blob", status=410, detail="the store has other bytes")
+    plane.refusals[f"GET /artifacts/{sha256(b'state')}"] = problem_answer(gone)
+
+    with pytest.raises(ProblemError, match="410 Corrupt blob"), attempt.checkpoint_file(the_checkpoint(b"state")):
+        pass
 
 
 def test_documents_are_read(attempt: AttemptClient) -> None:

@@ -161,7 +161,7 @@ def test_fetch_leaves_nothing_of_a_corrupted_artifact(
     plane.artifacts[plane.add_artifact(b"weights")] = b"weightz"
 
     with pytest.raises(CorruptArtifactError):
-        client.fetch(a_job(artifacts=[an_artifact("network.pt", b"weights")]), tmp_path)
+        client.fetch(a_job(artifacts=[an_artifact("network.safetensors", b"weights")]), tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 

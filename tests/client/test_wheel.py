@@ -78,3 +78,15 @@ def test_commands_of_the_service_are_handed_to_it(installed: Path, embedded: Pat
     result = python("-c", CALL_CLI, command, "--help", "--port", "0", path=[installed, embedded], cwd=embedded)
 
     assert (result.returncode, result.stdout) == (3, f"{command} --help --port 0\n")
+
+
+@pytest.mark.parametrize("group", ["arch", "lut"])
+def test_published_files_are_handed_to_the_core(installed: Path, tmp_path: Path, group: str) -> None:
+    core = tmp_path / "fasterseg_core"
+    core.mkdir()
+    (core / "__init__.py").touch()
+    (core / "__main__.py").write_text("import sys\nprint(*sys.argv[1:])\nsys.exit(3)\n")
+
+    result = python("-c", CALL_CLI, group, "import", "FILE", "--help", path=[installed, tmp_path], cwd=tmp_path)
+
+    assert (result.returncode, result.stdout) == (3, f"{group} import FILE --help\n")

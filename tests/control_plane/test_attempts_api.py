@@ -114,7 +114,7 @@ def test_the_next_attempt_resumes_from_the_checkpoint(api: TestClient, database:
 
     successor = a_started_worker(database)
 
-    assert successor.assignment.checkpoint == a_checkpoint(b"state")
+    assert successor.assignment.checkpoints == [a_checkpoint(b"state")]
     assert api.get(f"artifacts/{a_checkpoint(b'state').sha256}").content == b"state"
 
 

@@ -130,7 +130,7 @@ def test_a_damaged_artifact_is_never_served(api: TestClient, database, parts: Pa
 
     response = api.get(f"artifacts/{digest}")
 
-    assert response.status_code == 500
+    assert response.status_code == 410
     assert response.json()["title"] == "Corrupt blob"
 
 

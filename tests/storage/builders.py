@@ -87,7 +87,7 @@ def a_blob(session: Session, body: bytes = BLOB) -> str:
     return sha256
 
 
-def an_artifact(name: str = "network.pt", body: bytes = BLOB) -> Artifact:
+def an_artifact(name: str = "network.safetensors", body: bytes = BLOB) -> Artifact:
     return Artifact(
         name=name, sha256=hashlib.sha256(body).hexdigest(), size=len(body), media_type="application/octet-stream"
     )

@@ -33,6 +33,7 @@ from services.storage.worker_writes import (
     authorize,
     fail,
     heartbeat,
+    latest_checkpoints,
     redeem_ticket,
     report_events,
     succeed,
@@ -145,20 +146,66 @@ def test_a_worker_cannot_write_the_services_events(database: Database):
         report_events(session, worker.submission_id, worker.token, [forged])
 
 
-def test_the_next_attempt_is_given_the_newest_checkpoint(database: Database):
+def keep_checkpoints(database: Database, worker: Worker, *bodies: bytes) -> None:
+    with database.writing.begin() as session:
+        for body in bodies:
+            a_blob(session, body)
+            add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
+
+
+def test_the_next_attempt_is_given_the_last_three_checkpoints_newest_first(database: Database):
     a_job(database)
     worker = a_started_worker(database)
+    keep_checkpoints(database, worker, b"first", b"second", b"third", b"fourth")
     with database.writing.begin() as session:
-        for number, body in enumerate((b"first", b"second"), start=1):
-            a_blob(session, body)
-            add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body, epoch=number))
         lose_attempt(session, worker.submission_id, "killed")
         end_backoff(session)
 
-    assert worker.assignment.checkpoint is None
+    assert worker.assignment.checkpoints == []
     successor = a_started_worker(database).assignment
     assert successor.epoch == 2
-    assert successor.checkpoint == a_checkpoint(b"second", epoch=2)
+    assert successor.checkpoints == [a_checkpoint(body) for body in (b"fourth", b"third", b"second")]
+
+
+def test_the_last_three_checkpoints_are_those_of_all_attempts(database: Database):
+    a_job(database)
+    worker = a_started_worker(database)
+    keep_checkpoints(database, worker, b"first", b"second")
+    with database.writing.begin() as session:
+        lose_attempt(session, worker.submission_id, "killed")
+        end_backoff(session)
+    worker = a_started_worker(database)
+    keep_checkpoints(database, worker, b"third", b"second")
+    with database.writing.begin() as session:
+        lose_attempt(session, worker.submission_id, "killed again")
+        end_backoff(session)
+
+    successor = a_started_worker(database).assignment
+    assert successor.checkpoints == [a_checkpoint(body) for body in (b"second", b"third", b"second")]
+
+
+def test_a_job_keeps_its_checkpoints_only(database: Database):
+    a_job(database)
+    other = a_job(database)
+    first, second = a_started_worker(database), a_started_worker(database)
+    keep_checkpoints(database, second, b"state of the other")
+    keep_checkpoints(database, first, *(f"state {number}".encode() for number in range(4)))
+
+    with database.reading() as session:
+        assert latest_checkpoints(session, other) == [a_checkpoint(b"state of the other")]
+
+
+@pytest.mark.parametrize("failure", list(FailureClass))
+def test_a_failed_attempt_leaves_its_checkpoints(database: Database, failure: FailureClass):
+    """A search that diverged, for one, fails for good: its last good state stays."""
+    job = a_job(database)
+    worker = a_started_worker(database)
+    keep_checkpoints(database, worker, b"good", b"better")
+    with database.writing.begin() as session:
+        fail(session, worker.submission_id, worker.token, Reason(failure=failure, message="the loss is not finite"))
+
+    with database.reading() as session:
+        assert latest_checkpoints(session, job) == [a_checkpoint(b"better"), a_checkpoint(b"good")]
 
 
 def test_a_checkpoint_delivered_twice_is_written_once(database: Database):

@@ -15,7 +15,7 @@ def an_assignment(kind: JobKind, engine: str = "onnxruntime") -> Assignment:
         epoch=1,
         spec={"engine": engine},
         inputs=ResolvedInputs(),
-        checkpoint=None,
+        checkpoints=[],
         heartbeat_seconds=10,
     )
 

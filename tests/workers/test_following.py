@@ -1,38 +1,13 @@
 from collections.abc import Generator, Iterator
+from itertools import islice
 
 import pytest
 
 from fasterseg_core.reports import EpochReport, Report, StepReport
-from services.client.schemas import CheckpointRef, JsonObject, Progress
 from services.profiler.protocol import MeasurementProgress
-from services.workers.following import counted, follow, follow_measurement, restored
+from services.workers.following import counted, follow, follow_measurement
 from services.workers.job import Stopped
-
-
-class FakeAttempt:
-    """Keeps what a worker tells, and asks it to stop after so many progress reports."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.told: list[Progress] = []
-        self.events: list[tuple[str, JsonObject]] = []
-        self.checkpoints: list[tuple[bytes, Progress]] = []
-        self._stop_after = stop_after
-
-    @property
-    def should_stop(self) -> bool:
-        return self._stop_after is not None and len(self.told) >= self._stop_after
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-    def event(self, kind: str, data: JsonObject) -> None:
-        self.events.append((kind, data))
-
-    def checkpoint(self, data: bytes, progress: Progress) -> None:
-        self.checkpoints.append((data, progress))
-
-    def download(self, sha256: str) -> bytes:
-        return self.checkpoints[-1][0]
+from tests.workers.fakes import SEARCH, FakeAttempt, FakeClock, a_progress
 
 
 def a_step(step: int, latency_ms: float | None = None) -> StepReport:
@@ -48,40 +23,51 @@ def reports() -> Iterator[Report]:
 
 
 def test_steps_are_told_and_an_epoch_leaves_an_event_and_a_checkpoint():
-    attempt = FakeAttempt()
+    attempt, clock = FakeAttempt(), FakeClock()
 
-    follow(reports(), lambda: {"epoch": 1}, attempt)
+    follow(reports(), lambda: {"told": len(attempt.told), "epochs": len(attempt.events)}, SEARCH, None, attempt, clock)
 
     assert [progress.step for progress in attempt.told] == [1, 2]
     assert [(kind, data["miou"]) for kind, data in attempt.events] == [("epoch", 0.25)]
-    assert [progress.miou for _, progress in attempt.checkpoints] == [0.25]
+    first, last = attempt.checkpoints
+    assert first[0] == {"told": 1, "epochs": 0}  # the first step's, whose checkpoint shows what one costs
+    assert last[0] == {"told": 2, "epochs": 1}
+    assert (last[1].step, last[1].miou) == (2, 0.25)
 
 
 def test_a_value_stays_shown_until_there_is_a_newer_one():
     attempt = FakeAttempt()
 
-    follow(reports(), dict, attempt)
+    follow(reports(), dict, SEARCH, None, attempt)
 
     assert [progress.latency_ms for progress in attempt.told] == [5.0, 5.0]
 
 
-def test_a_checkpoint_is_restored():
+def test_an_attempt_that_resumes_between_the_last_step_and_the_end_of_its_epoch_goes_on():
     attempt = FakeAttempt()
-    follow(reports(), lambda: {"epoch": 1, "best": None}, attempt)
 
-    state = restored(attempt, CheckpointRef(sha256="0" * 64, size=1, progress=attempt.told[-1]))
+    follow(islice(reports(), 2, None), dict, SEARCH, a_progress(step=2), attempt)
 
-    assert state == {"epoch": 1, "best": None}
+    assert [kind for kind, _ in attempt.events] == ["epoch"]
+    assert [(progress.step, progress.miou) for _, progress in attempt.checkpoints] == [(2, 0.25)]
 
 
-def test_work_stops_at_the_next_step():
-    attempt = FakeAttempt(stop_after=1)
+def test_what_an_earlier_attempt_measured_stays_shown():
+    attempt = FakeAttempt()
+
+    follow([a_step(2)], dict, SEARCH, a_progress(miou=0.5), attempt)
+
+    assert [progress.miou for progress in attempt.told] == [0.5]
+
+
+def test_work_stops_at_the_next_step_and_keeps_its_state():
+    attempt = FakeAttempt(stop_after=2)
 
     with pytest.raises(Stopped):
-        follow(reports(), dict, attempt)
+        follow(reports(), lambda: {"told": len(attempt.told)}, SEARCH, None, attempt, FakeClock())
 
-    assert len(attempt.told) == 1
-    assert attempt.checkpoints == []
+    assert [progress.step for progress in attempt.told] == [1, 2]
+    assert attempt.checkpoints[-1][0] == {"told": 2}
 
 
 def measurements() -> Generator[MeasurementProgress, None, str]:

@@ -46,3 +46,12 @@ def test_the_smallest_set_has_an_image_in_each_part():
 def test_too_few_images_are_refused(num_images, share):
     with pytest.raises(ValueError, match=f"{num_images} training images"):
         random_split(num_images, holdout_share=share, max_holdout=64, seed=0)
+
+
+def test_a_state_of_another_split_is_refused():
+    split, other = (random_split(50, holdout_share=0.2, max_holdout=64, seed=seed) for seed in (3, 4))
+
+    split.require(split.digest)
+
+    with pytest.raises(ValueError, match="another split of the training images"):
+        split.require(other.digest)

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fasterseg_core.search_space import SMALLEST_SIDE, Resolution, SearchSpace
+from fasterseg_core.search_space import DOWNSAMPLE_RATES, LARGEST_RATIO, SMALLEST_SIDE, Resolution, SearchSpace
 
 
 class DatasetName(StrEnum):
@@ -44,11 +44,33 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Arithmetic(StrEnum):
+    """What a training computes in; weights, losses and optimisers are float32 in either."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"  # autocast
+
+
+class CollapsePolicy(StrEnum):
+    """What a search does when its student collapses to trivial networks (sec. 3.2)."""
+
+    WARN = "warn"
+    HALVE_LAMBDA = "halve_lambda"  # of the epochs that follow
+    STOP = "stop"  # with an error
+
+
 class Role(StrEnum):
     """The two networks of a co-search (sec. 3.3)."""
 
     TEACHER = "teacher"
     STUDENT = "student"
+
+
+class Divergence(StrEnum):
+    """What distillation makes small."""
+
+    TEACHER_STUDENT = "teacher_student"  # KL(teacher, student), as in the reference and in common practice
+    STUDENT_TEACHER = "student_teacher"  # KL(student, teacher), as eq. 4 is printed
 
 
 def _positive(config: object, *names: str, at_most: float = 1e6) -> None:
@@ -72,6 +94,8 @@ def _share(config: object, *names: str) -> None:
 def _training(config: "SearchConfig | RetrainConfig") -> None:
     """What both kinds of training have in common."""
     _positive(config, "batch_size", "epochs", "holdout_images")
+    _positive(config, "num_workers", at_most=64)
+    _not_negative(config, "jitter", at_most=1)
     _share(config, "holdout_share")
     _steps(config.steps_per_epoch)
     if not 0 <= config.seed < 2**63:
@@ -106,18 +130,28 @@ class ProfileConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """SGD on weights (appendix H): momentum 0.9, weight decay 5e-4, learning rate multiplied by `decay` each epoch."""
+class SgdConfig:
+    """SGD on weights (appendix H): momentum 0.9, weight decay 5e-4."""
 
     learning_rate: float
-    decay: float
     momentum: float = 0.9
     weight_decay: float = 5e-4
     gradient_clip: float = 5.0  # norm; reference
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "decay", "gradient_clip")
+        _positive(self, "learning_rate", "gradient_clip")
         _not_negative(self, "momentum", "weight_decay", at_most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(SgdConfig):
+    """SGD whose learning rate is multiplied by `decay` after each epoch (appendix H)."""
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,16 +189,23 @@ class SearchConfig:
     architecture_learning_rate: float = 3e-4  # appendix H
     architecture_betas: tuple[float, float] = (0.5, 0.999)  # reference
     temperature: float = 1.0  # tau, appendix C
-    latency_weight: float = 0.01  # lambda, appendix F
+    latency_weight: float = 0.01  # lambda, appendix F; a target_latency_ms replaces it
+    target_latency_ms: float | None = None  # of the derived student, on the table; None: whatever lambda gives
     granularity_weights: tuple[float, float, float] | None = None  # w1, w2, w3 of eq. 3; None: balanced on the table
-    target_latency_ms: float = 8.3  # T of eq. 5, appendix B
     target_exponent: float = -0.07  # alpha = beta of eq. 6
+    collapse_policy: CollapsePolicy = CollapsePolicy.WARN
+    arithmetic: Arithmetic = Arithmetic.FP32
+    cuda_graphs: bool = False  # of the passes of fixed width, on CUDA
     ohem: OhemConfig = OhemConfig()
+    jitter: float = 0.0  # of brightness, contrast and saturation, in training
+    num_workers: int = 2  # threads that prepare batches; they change no result
     seed: int = 0
 
     def __post_init__(self) -> None:
         _training(self)
-        _positive(self, "temperature", "target_latency_ms")
+        _positive(self, "temperature")
+        if self.target_latency_ms is not None:
+            _positive(self, "target_latency_ms")
         _positive(self, "image_scale", at_most=4)
         _not_negative(self, "pretrain_epochs", "latency_weight", "architecture_learning_rate")
         height, width = (round(side * self.image_scale) for side in (self.resolution.height, self.resolution.width))
@@ -174,6 +215,8 @@ class SearchConfig:
             raise ValueError(f"architecture_betas {self.architecture_betas} must lie between 0 and 1")
         if not abs(self.target_exponent) <= 10:
             raise ValueError(f"target_exponent is {self.target_exponent}; it must lie between -10 and 10")
+        if self.target_latency_ms is not None and self.collapse_policy is CollapsePolicy.HALVE_LAMBDA:
+            raise ValueError("collapse_policy halve_lambda needs a fixed latency_weight: target_latency_ms replaces it")
         if self.granularity_weights is None and len(self.space.expansion_ratios) == 1:
             raise ValueError("granularity_weights: one expansion ratio cannot be balanced against others; give weights")
         if self.granularity_weights is not None and not all(0 <= w <= 1e6 for w in self.granularity_weights):
@@ -184,10 +227,23 @@ PAPER_GRANULARITY_WEIGHTS = (0.001, 0.997, 0.002)  # eq. 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """The widths of the pruned teacher in Table 3: the space's slimmest ratio, and the student's at stem and head."""
+
+    expansion_ratio: int = 4
+    end_ratio: int = 8
+
+    def __post_init__(self) -> None:
+        _positive(self, "expansion_ratio", "end_ratio", at_most=LARGEST_RATIO)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RetrainConfig:
     """A derived network trained from scratch; the student is distilled where a teacher is given (sec. 3.3, eq. 4)."""
 
     role: Role = Role.STUDENT
+    branch: int | None = None  # the rate of the only branch that is kept (Table 3, b = 1); None: all
+    pruning: Pruning | None = None  # of the architecture (Table 3, pruned T), whose own network may teach it
     dataset: DatasetName = DatasetName.CITYSCAPES
     resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))
     crop: Resolution = field(default_factory=lambda: Resolution(height=512, width=1024))  # reference
@@ -198,16 +254,25 @@ class RetrainConfig:
     holdout_share: float = 0.1  # of the training images; the best epoch is chosen on it
     holdout_images: int = 64  # at most
     evaluate_every: int = 10  # epochs
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.01, decay=0.992)  # reference
+    optimizer: SgdConfig = SgdConfig(learning_rate=0.01)  # reference
+    annealed_to: float = 0.992**600  # the learning rate's share at the end; reference: x .992 after each of 600 epochs
     auxiliary_weight: float = 0.2  # reference
     distillation_weight: float = 1.0  # sec. 3.3
+    distillation: Divergence = Divergence.TEACHER_STUDENT  # reference
     ohem: OhemConfig = OhemConfig()
+    jitter: float = 0.0  # of brightness, contrast and saturation
+    num_workers: int = 4  # threads that prepare batches; they change no result
     seed: int = 0
 
     def __post_init__(self) -> None:
         _training(self)
         _positive(self, "evaluate_every")
         _not_negative(self, "auxiliary_weight", "distillation_weight")
+        _share(self, "annealed_to")
+        if self.branch is not None and self.branch not in DOWNSAMPLE_RATES:
+            raise ValueError(
+                f"branch is {self.branch}; it must be one of the rates {DOWNSAMPLE_RATES}, or null for all"
+            )
         if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales {self.scales} must lie between 0.1 and 4")
 

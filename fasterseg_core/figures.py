@@ -1,4 +1,4 @@
-"""Curves and pictures as PNG bytes: Figures 3, 4 and 7 of the paper, and the losses of a training.
+"""Curves and pictures: Figures 3, 4 and 7 of the paper, the losses of a training, the scalars of a search.
 
 Drawn with matplotlib, not by hand as drawing.py draws architectures: axes, ticks, legends and the scaling of images are
 its trade, and only workers, which have it installed, make these pictures. Figures are built without pyplot, whose list
@@ -49,6 +49,38 @@ def search_curves(
     _epoch_axis(left)
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="best")
+    return _png(figure)
+
+
+def search_comparison(
+    panels: Mapping[str, tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]]], columns: int
+) -> bytes:
+    """mIoU (percent, from shares) and latency (ms) over epochs, as Figure 4, of several searches in each titled panel.
+
+    A panel has a thin line for each search and a thick one for their mean; all panels have the same axes.
+    """
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    latency_axes: list[Axes] = []
+    for (title, (miou, latency_ms)), left in zip(panels.items(), grid.flat, strict=False):
+        right = left.twinx()
+        if latency_axes:
+            right.sharey(latency_axes[0])
+        latency_axes.append(right)
+        for axes, searches, colour, scale, label in (
+            (left, miou, _MIOU_COLOUR, 100.0, "mIoU (%)"),
+            (right, latency_ms, _LATENCY_COLOUR, 1.0, "latency (ms)"),
+        ):
+            values = scale * np.array(searches)
+            epochs = np.arange(1, values.shape[1] + 1)
+            axes.plot(epochs, values.T, color=colour, linewidth=0.8, alpha=0.4)
+            axes.plot(epochs, values.mean(axis=0), color=colour, linewidth=2.2)
+            axes.set_ylabel(label, color=colour)
+            axes.tick_params(axis="y", labelcolor=colour)
+        left.set_title(title, fontsize=10)
+        left.grid(alpha=0.3)
+        _epoch_axis(left)
     return _png(figure)
 
 
@@ -125,6 +157,30 @@ def training_curves(
         axes.legend(fontsize=9)
     _epoch_axis(lower)
     return _png(figure)
+
+
+def choices_heat_map(
+    probabilities: Sequence[Sequence[float]], layers: Sequence[int], choices: Sequence[str], title: str
+) -> NDArray[np.uint8]:
+    """How probable each choice (columns) is in each layer (rows), in percent, as an RGB image (H, W, 3).
+
+    For alpha, beta and gamma of one rate (eq. 7).
+    """
+    width, height = 0.7 + 0.85 * len(choices), 1.0 + 0.3 * len(layers)
+    figure = Figure(figsize=(width, height), dpi=90)
+    axes = figure.add_axes((0.55 / width, 0.6 / height, 1 - 0.7 / width, 1 - 1.0 / height))  # a layout takes longer
+    axes.imshow(np.array(probabilities), cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set_title(title, fontsize=11)
+    axes.set_ylabel("layer")
+    axes.set_xticks(range(len(choices)), choices, fontsize=8)
+    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=8)
+    for row, values in enumerate(probabilities):
+        for column, value in enumerate(values):
+            colour = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", color=colour, fontsize=8)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[:, :, :3]
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

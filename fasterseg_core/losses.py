@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fasterseg_core.config import IGNORE_LABEL, OhemConfig
+from fasterseg_core.config import IGNORE_LABEL, Divergence, OhemConfig
 
 
 def ohem_cross_entropy(logits: Tensor, labels: Tensor, config: OhemConfig) -> Tensor:
@@ -32,15 +32,17 @@ def search_objective(segmentation_loss: Tensor, latency_ms: Tensor, latency_weig
     return segmentation_loss + latency_weight * latency_ms
 
 
-def distillation(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """KL(teacher || student) summed over classes, mean over labelled pixels (eq. 4), a scalar.
+def distillation(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, direction: Divergence = Divergence.TEACHER_STUDENT
+) -> Tensor:
+    """KL(teacher, student) summed over classes, mean over labelled pixels (eq. 4), a scalar; or KL(student, teacher).
 
-    The paper prints KL(student || teacher); its code and common practice take the teacher as the reference.
     Logits (B, num_classes, H, W), labels (B, H, W).
     """
-    divergence = F.kl_div(
-        F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1), reduction="none", log_target=True
-    ).sum(dim=1)
+    approximation, truth = F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1)
+    if direction is Divergence.STUDENT_TEACHER:
+        approximation, truth = truth, approximation
+    divergence = F.kl_div(approximation, truth, reduction="none", log_target=True).sum(dim=1)
     valid = labels != IGNORE_LABEL
     return (divergence * valid).sum() / valid.sum().clamp_min(1)
 

@@ -10,6 +10,7 @@ from fasterseg_core.config import (
     ProfileConfig,
     RetrainConfig,
     SearchConfig,
+    SgdConfig,
 )
 from fasterseg_core.search_space import Resolution, SearchSpace
 
@@ -32,7 +33,7 @@ _QUICK_SEARCH = SearchConfig(
     pretrain_optimizer=OptimizerConfig(learning_rate=0.05, decay=0.9),
     optimizer=OptimizerConfig(learning_rate=0.03, decay=0.9),
     architecture_learning_rate=0.02,
-    target_latency_ms=10.0,
+    num_workers=1,
 )
 _QUICK_RETRAIN = RetrainConfig(
     dataset=DatasetName.STREET_SCENES,
@@ -44,7 +45,9 @@ _QUICK_RETRAIN = RetrainConfig(
     steps_per_epoch=80,
     holdout_images=16,
     evaluate_every=3,
-    optimizer=OptimizerConfig(learning_rate=0.05, decay=0.7),
+    optimizer=SgdConfig(learning_rate=0.05),
+    annealed_to=0.04,  # the paper's .008 leaves so few steps 3 points of mIoU behind (.384 against .415)
+    num_workers=1,
 )
 _QUICK_EVALUATE = EvaluateConfig(dataset=DatasetName.STREET_SCENES, resolution=_RESOLUTION)
 _QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION)

@@ -12,14 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("fasterseg_core", "services") for path in (ROOT / package).rglob("*.py"))
-LIGHT = ("architecture", "config", "drawing", "latency_table", "operator_specs", "search_space")
+LIGHT = ("ablations", "architecture", "config", "drawing", "latency_table", "operator_specs", "search_space")
 
 STANDARD_LIBRARY = {*sys.stdlib_module_names}
 CLIENT = {"httpx", "pydantic", "typer", "rich"}
 MAY_IMPORT = {  # of other people's
     "fasterseg_core": {"torch"},
-    "fasterseg_core/datasets": {"torch", "torchvision", "numpy", "PIL"},
+    "fasterseg_core/checkpoint.py": {"torch", "safetensors"},
+    "fasterseg_core/datasets": {"torch", "numpy", "PIL"},
     "fasterseg_core/figures.py": {"torch", "numpy", "matplotlib"},
+    "fasterseg_core/published.py": {"torch", "numpy"},
     **{f"fasterseg_core/{name}.py": set() for name in LIGHT},
     "services/client": CLIENT,
     "services/storage": {"pydantic", "pydantic_core", "sqlalchemy", "alembic", "minio", "urllib3"},

@@ -1,17 +1,27 @@
-"""Batches that follow from (seed, epoch, step) alone, so that a search resumes at any step with the same images."""
+"""Batches that follow from (seed, epoch, step) alone, so that a search resumes at any step with the same images.
+
+They are prepared ahead by threads of this process, not by others: what they do (decode, resize, crop, normalise) leaves
+Python's lock alone, so they share the data set's memory and need neither a fork nor a copy.
+"""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from fasterseg_core.datasets.segmentation import Colour, SegmentationData
 from fasterseg_core.datasets.transforms import EvaluationTransform, Size, TrainingTransform, resize
 
 Batch = tuple[Tensor, Tensor]  # images (B, 3, h, w) float32, labels (B, h, w) int64
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def batches(
@@ -24,12 +34,12 @@ def batches(
     epoch: int,
     start_step: int = 0,
     steps: int | None = None,
-    num_workers: int = 0,
+    num_workers: int = 1,
 ) -> Iterator[Batch]:
     """The batches of one epoch from `start_step` on, shuffled; one pass over the indices, or `steps` in all.
 
-    Every pass is a fresh permutation and drops its last incomplete batch. Neither `start_step` nor `num_workers`
-    changes what the batch of a step holds, and torch's global generator is left as it was.
+    Every pass is a fresh permutation and drops its last incomplete batch. Neither `start_step` nor `num_workers`, the
+    threads that prepare batches, changes what the batch of a step holds, and torch's global generator is not used.
 
     Raises:
         ValueError: fewer images than one batch.
@@ -38,24 +48,23 @@ def batches(
         raise ValueError(f"{len(indices)} images are fewer than one batch of {batch_size}: use a smaller batch_size")
     epoch_batches = _EpochBatches(data, tuple(indices), transform, batch_size, seed, epoch)
     last = epoch_batches.steps_per_pass if steps is None else steps
-    # A generator of its own: a loader draws a seed for its workers, by default from the global one.
-    return iter(
-        DataLoader(
-            epoch_batches,
-            batch_size=None,
-            sampler=range(start_step, last),
-            num_workers=num_workers,
-            generator=torch.Generator(),
-        )
-    )
+    return _ahead(epoch_batches.batch, range(start_step, last), num_workers)
 
 
 def evaluation_batches(
-    data: SegmentationData, indices: Sequence[int], transform: EvaluationTransform, *, batch_size: int
+    data: SegmentationData,
+    indices: Sequence[int],
+    transform: EvaluationTransform,
+    *,
+    batch_size: int,
+    num_workers: int = 1,
 ) -> Iterator[Batch]:
     """Every image once, in the order of the indices; the last batch may be smaller."""
-    for start in range(0, len(indices), batch_size):
-        yield _stack([transform(*data.sample(index)) for index in indices[start : start + batch_size]])
+
+    def batch(start: int) -> Batch:
+        return _stack([transform(*data.sample(index)) for index in indices[start : start + batch_size]])
+
+    return _ahead(batch, range(0, len(indices), batch_size), num_workers)
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def in_memory(data: SegmentationData, size: Size) -> InMemory:
 
 
 @dataclass(frozen=True)
-class _EpochBatches(Dataset[Batch]):
+class _EpochBatches:
     """The batch of each step of one epoch."""
 
     data: SegmentationData
@@ -94,7 +103,7 @@ class _EpochBatches(Dataset[Batch]):
     def steps_per_pass(self) -> int:
         return len(self.indices) // self.batch_size
 
-    def __getitem__(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch:
         number, step_of_pass = divmod(step, self.steps_per_pass)
         generator = torch.Generator().manual_seed(_derived_seed(self.seed, self.epoch, number))
         order: list[int] = torch.randperm(len(self.indices), generator=generator).tolist()
@@ -113,6 +122,27 @@ def _derived_seed(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
+def _ahead(make: Callable[[S], T], items: Iterable[S], num_workers: int) -> Iterator[T]:
+    """What is made of the items, in their order; threads make the next ones while the caller uses one.
+
+    Nothing is begun before the first is asked for. Each thread is at most one item ahead, one more waits.
+    """
+    waiting = iter(items)
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as threads:
+        made = deque(threads.submit(make, item) for item in islice(waiting, num_workers + 1))
+        try:
+            while made:
+                result = made.popleft().result()
+                made.extend(threads.submit(make, item) for item in islice(waiting, 1))
+                yield result
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
 def _stack(samples: Sequence[Batch]) -> Batch:
     images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(labels)
+    return _stacked(images), _stacked(labels)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return torch.from_numpy(np.stack([part.numpy() for part in parts]))

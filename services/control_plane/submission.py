@@ -140,7 +140,7 @@ def _makers(spec: JobConfig, parents: list[JobRow]) -> dict[str, tuple[list[JobR
             return {}
         case SearchConfig():
             return {"latency_table": (profiles, True, "profile job")}
-        case RetrainConfig(role=Role.TEACHER):
+        case RetrainConfig(role=Role.TEACHER, pruning=None):
             return {"architecture": (searches, True, "search job")}
         case RetrainConfig():
             teachers = [job for job in retrains if job.spec["role"] == Role.TEACHER]

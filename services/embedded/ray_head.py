@@ -50,6 +50,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_START_HOOK": f"{__name__}.without_client_server",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # after which workers of a dead head end
         "FASTERSEG_JOB_CPUS": str(settings.cpus),
+        "FASTERSEG_TENSORBOARD_DIR": str(settings.tensorboard_dir),
         **({"FASTERSEG_DATA_ROOT": str(settings.data_root)} if settings.data_root else {}),
     }
 

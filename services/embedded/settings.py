@@ -33,6 +33,11 @@ class Settings:
         return f"http://{HOST}:{self.profiler_port}"
 
     @property
+    def tensorboard_dir(self) -> Path:
+        """The event files of searches and retrainings, one folder a job."""
+        return self.state / "tensorboard"
+
+    @property
     def token_file(self) -> Path:
         """The token that Ray asks of everyone."""
         return self.state / "ray.token"

@@ -8,8 +8,6 @@ from fasterseg_core.datasets.catalog import open_dataset
 from fasterseg_core.datasets.segmentation import SegmentationData
 from services.workers.job import Job
 
-IN_MEMORY_BYTES = 512 * 2**20  # a data set whose pixels take less is decoded once
-
 
 def load_data(job: Job, dataset: DatasetName, split: str, size: tuple[int, int]) -> SegmentationData:
     """One split of a data set, held in memory at (height, width) where it fits.
@@ -22,4 +20,4 @@ def load_data(job: Job, dataset: DatasetName, split: str, size: tuple[int, int])
         raise ValueError(f"dataset {dataset}: {message}")
     data = open_dataset(dataset, (job.data_root or Path()) / dataset, split)
     num_bytes = len(data) * 4 * size[0] * size[1]
-    return in_memory(data, size) if num_bytes <= IN_MEMORY_BYTES else data
+    return in_memory(data, size) if num_bytes <= job.data_memory_mb * 2**20 else data

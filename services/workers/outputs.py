@@ -14,8 +14,9 @@ MEDIA_TYPES = {
     "json": "application/json",
     "onnx": "application/octet-stream",
     "png": "image/png",
-    "pt": "application/octet-stream",
+    "safetensors": "application/octet-stream",
     "svg": "image/svg+xml",
+    "tfevents": "application/octet-stream",
 }
 
 

@@ -3,6 +3,7 @@
 from typing import cast
 
 from fasterseg_core.architecture import Architecture, ArchitectureDocument
+from fasterseg_core.checkpoint import CheckpointKind
 from fasterseg_core.config import RetrainConfig
 from fasterseg_core.datasets.transforms import scaled_size
 from fasterseg_core.figures import training_curves
@@ -10,8 +11,10 @@ from fasterseg_core.network import load_network, save_network
 from fasterseg_core.retrain import Retrain, RetrainState
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
+from services.workers.checkpoints import State, resume
 from services.workers.data import load_data
-from services.workers.following import follow, restored
+from services.workers.event_file import EVENT_FILE, StepsState, event_file
+from services.workers.following import follow
 from services.workers.job import Job, config_of
 from services.workers.outputs import history, json_object, store, store_json
 
@@ -24,11 +27,21 @@ def run(job: Job, attempt: AttemptClient) -> None:
     data = load_data(job, config.dataset, "train", scaled_size(config.resolution, max(config.scales)))
     teacher = None if job.inputs.teacher is None else load_network(attempt.download(job.inputs.teacher))
     training = Retrain(config, Architecture.from_document(document), data, job.device, teacher)
-    if job.checkpoint is not None:
-        training.load_state_dict(cast(RetrainState, restored(attempt, job.checkpoint)))
-    follow(training.run(), lambda: cast(dict[str, object], training.state_dict()), attempt)
+    kind = CheckpointKind.RETRAINING
+    with event_file(job.tensorboard) as events:
 
-    network = training.best_network()
+        def load(state: State) -> None:
+            training.load_state_dict(cast(RetrainState, state))
+            events.load(cast(StepsState, state["steps"]), training.history)
+
+        def state() -> State:
+            return {**training.state_dict(), "steps": events.state()}
+
+        last = resume(load, kind, job.checkpoints, attempt)
+        follow(events.recorded(training.run()), state, kind, last, attempt)
+        watched = store(attempt, EVENT_FILE, events.finished())
+
+    best, newest = training.best_network(), training.last_network()
     reports = training.history
     curves = training_curves(
         [report.epoch for report in reports],
@@ -39,16 +52,22 @@ def run(job: Job, attempt: AttemptClient) -> None:
         AttemptSuccess(
             result=json_object(
                 {
-                    "holdout_miou": training.best_miou,
-                    "parameters": network.num_parameters(),
-                    "distilled": teacher is not None,
+                    "best_miou": training.best_miou,
+                    "best_epoch": training.best_epoch,
+                    "last_miou": reports[-1].miou,
+                    "scored_on": f"hold-out: {len(training.split.holdout)} of {len(data)} training images",
                     "split": training.split.digest,
+                    "parameters": best.num_parameters(),
+                    "distilled": teacher is not None,
                 }
             ),
             artifacts=[
-                store(attempt, "network.pt", save_network(network.cpu())),
+                store(attempt, "network.safetensors", save_network(best.cpu())),
+                store(attempt, "network-last.safetensors", save_network(newest.cpu())),
                 store(attempt, "curves.png", curves),
+                watched,
                 store_json(attempt, "history.json", history(reports)),
             ],
+            architectures={config.role.value: json_object(best.architecture.to_document())},
         )
     )

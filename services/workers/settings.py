@@ -15,4 +15,6 @@ class Settings(BaseSettings):
     submission_id: str
     ticket: str
     data_root: Path | None = None  # data sets are folders in it, by their names
+    tensorboard_dir: Path | None = None  # event files are written live into folders in it, one a job
+    data_memory_mb: int = Field(default=512, ge=0)  # data sets whose pixels take less are decoded once
     job_cpus: int = Field(default=1, ge=1)  # cores that one job takes

@@ -87,6 +87,29 @@ def test_the_whole_pipeline_is_accepted_before_anything_has_run(api: TestClient)
     assert student["inputs"] == {"architecture": None, "latency_table": None, "network": None, "teacher": teacher}
 
 
+def test_every_row_of_table_3_is_accepted(api: TestClient):
+    search = submitted(api, "search", after=(submitted(api, "profile"),))
+    camvid = {"dataset": "camvid"}
+    teacher = submitted(api, "retrain", after=(search,), spec={**camvid, "role": "teacher"})
+
+    single = submit(api, "retrain", after=(search,), spec={**camvid, "branch": 32})
+    alone = submit(api, "retrain", after=(search,), spec=camvid)
+    pruned = submit(api, "retrain", after=(search, teacher), spec={**camvid, "role": "teacher", "pruning": {}})
+    student = submit(api, "retrain", after=(search, teacher), spec=camvid)
+
+    assert [job["inputs"]["teacher"] for job in (single, alone, pruned, student)] == [None, None, teacher, teacher]
+    assert pruned["spec"]["pruning"] == {"expansion_ratio": 4, "end_ratio": 8}
+
+
+def test_a_teacher_has_no_teacher_unless_it_is_pruned(api: TestClient):
+    search = submitted(api, "search", after=(submitted(api, "profile"),))
+    teacher = submitted(api, "retrain", after=(search,), spec={"dataset": "camvid", "role": "teacher"})
+
+    errors = refused(api, "retrain", after=(search,), spec={"role": "teacher"}, inputs={"teacher": teacher})
+
+    assert errors == {"inputs.teacher": "this retrain job reads none"}
+
+
 def test_unknown_fields_are_refused_with_their_place(api: TestClient):
     spec = {**SPECS["profile"], "colour": "red", "space": {**SPACE, "depth": 3}}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fasterseg_core.config import IGNORE_LABEL, OhemConfig
+from fasterseg_core.config import IGNORE_LABEL, Divergence, OhemConfig
 from fasterseg_core.losses import distillation, downsampled_labels, ohem_cross_entropy, search_objective
 
 
@@ -87,6 +87,16 @@ def test_distillation_is_the_divergence_of_the_student_from_the_teacher():
     first = 0.5 * log(0.5 / 0.25) + 0.5 * log(0.5 / 0.75)
     second = 0.6 * log(0.6 / 0.9) + 0.4 * log(0.4 / 0.1)
     assert float(loss) == pytest.approx((first + second) / 2)
+
+
+def test_the_papers_direction_swaps_the_networks():
+    student, teacher = logits_of((0.25, 0.75), (0.9, 0.1)), logits_of((0.5, 0.5), (0.6, 0.4))
+    labels = torch.zeros(1, 1, 2, dtype=torch.long)
+
+    loss = distillation(student, teacher, labels, Divergence.STUDENT_TEACHER)
+
+    assert torch.equal(loss, distillation(teacher, student, labels))
+    assert not torch.equal(loss, distillation(student, teacher, labels))
 
 
 def test_equal_networks_have_nothing_to_distil():

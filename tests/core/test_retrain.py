@@ -1,16 +1,16 @@
-import io
 from itertools import islice
 
 import pytest
 import torch
 
-from fasterseg_core.config import OhemConfig
+from fasterseg_core.checkpoint import CheckpointKind, pack, unpack
+from fasterseg_core.config import Divergence, OhemConfig, Pruning, RetrainConfig
 from fasterseg_core.datasets.batches import evaluation_batches
 from fasterseg_core.datasets.transforms import EvaluationTransform
 from fasterseg_core.evaluation import evaluate
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.reports import DivergedError, EpochReport, StepReport
-from fasterseg_core.retrain import Retrain
+from fasterseg_core.retrain import Retrain, learning_rate
 from tests.builders import ColourBlocks, a_resolution, a_retrain_config, an_architecture
 
 ARCHITECTURE = an_architecture("conv 8 1, conv 8 2", "conv 8 1, zoomed_conv 8 1, conv 16 2")
@@ -29,14 +29,17 @@ def a_teacher(num_classes=3, seed=7):
 
 def saved(retraining):
     """A state after a trip through a file that may hold no code."""
-    buffer = io.BytesIO()
-    torch.save(retraining.state_dict(), buffer)
-    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    return unpack(pack(retraining.state_dict(), CheckpointKind.RETRAINING), CheckpointKind.RETRAINING)
 
 
 def assert_equal(state, expected):
     assert state.keys() == expected.keys()
     assert [name for name, value in state.items() if not torch.equal(value, expected[name])] == []
+
+
+def learning_rates(retraining):
+    """Of each step."""
+    return [retraining.optimizer.param_groups[0]["lr"] for report in retraining.run() if isinstance(report, StepReport)]
 
 
 def parameters(module):
@@ -107,8 +110,10 @@ def test_the_best_network_is_the_one_that_scored_best_on_the_holdout():
     retraining = a_retraining(epochs=4)
     mious = [report.miou for report in retraining.run() if isinstance(report, EpochReport)]
 
-    best = retraining.best_network()
+    best, last = retraining.best_network(), retraining.last_network()
 
+    assert_equal(last.state_dict(), retraining.network.state_dict())
+    assert retraining.best_epoch == 1 + mious.index(max(mious))
     held_out = evaluation_batches(
         retraining.data, retraining.split.holdout, EvaluationTransform(a_resolution()), batch_size=2
     )
@@ -139,11 +144,26 @@ def test_the_holdout_is_evaluated_now_and_then_and_at_the_end():
 def test_the_learning_rate_falls_within_an_epoch():
     retraining = a_retraining(epochs=2)
 
-    rates = [
-        retraining.optimizer.param_groups[0]["lr"] for report in retraining.run() if isinstance(report, StepReport)
-    ]
+    rates = learning_rates(retraining)
 
     assert rates == pytest.approx([0.01 * 0.9**progress for progress in (0, 0.5, 1, 1.5)])
+
+
+def test_the_paper_preset_has_the_published_learning_rate_at_the_beginning_of_each_epoch():
+    paper = RetrainConfig()
+
+    rates = [learning_rate(paper, epoch / paper.epochs) for epoch in range(601)]
+
+    assert rates == pytest.approx([0.01 * 0.992**epoch for epoch in range(601)])
+    assert rates[-1] == pytest.approx(0.008 * rates[0], rel=0.02)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 4), (3, 2), (2, 1)])
+def test_a_run_of_any_length_anneals_to_the_same_share(epochs, steps):
+    rates = learning_rates(a_retraining(epochs=epochs, steps_per_epoch=steps, annealed_to=0.01))
+
+    one_step_more = rates[-1] * 0.01 ** (1 / (epochs * steps))
+    assert one_step_more == pytest.approx(0.01 * 0.01)
 
 
 def test_it_never_trains_on_the_holdout():
@@ -196,6 +216,44 @@ def test_the_teacher_stays_as_it_is():
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(ValueError, match="teacher: it predicts 5 classes, the data has 3"):
         a_retraining(teacher=a_teacher(num_classes=5))
+
+
+def test_distillation_has_two_directions():
+    plain, *taught = (
+        next(a_retraining(teacher=teacher, distillation=direction).run()).loss
+        for teacher, direction in ((None, Divergence.TEACHER_STUDENT), *((a_teacher(), d) for d in Divergence))
+    )
+
+    assert min(taught) > plain
+    assert len(set(taught)) == 2
+
+
+# ---- the rows of Table 3 ----
+
+
+def test_one_branch_alone_is_trained():
+    retraining = a_retraining(branch=16, epochs=1)
+
+    list(retraining.run())
+
+    assert retraining.best_network().architecture == an_architecture("conv 8 1, zoomed_conv 8 1, conv 16 2")
+
+
+def test_a_branch_that_the_architecture_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"branch 32: this architecture has branches of rates \[8, 16\]"):
+        a_retraining(branch=32)
+
+
+def test_a_teacher_distils_its_own_pruned_architecture():
+    wide = an_architecture("conv 8 3, conv 8 3", "conv 8 3, zoomed_conv 8 3, conv 16 3", stem_ratio=3)
+    torch.manual_seed(0)
+    teacher = SegmentationNetwork(wide, 3)
+    config = a_retrain_config(role="teacher", pruning=Pruning(expansion_ratio=1, end_ratio=2), epochs=1)
+    retraining = Retrain(config, wide, ColourBlocks(num_images=8), torch.device("cpu"), teacher)
+
+    list(retraining.run())
+
+    assert retraining.best_network().architecture == ARCHITECTURE
 
 
 # ---- errors ----

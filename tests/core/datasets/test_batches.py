@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 
 import pytest
@@ -14,7 +16,7 @@ CROP = Resolution(height=64, width=64)
 PLAIN = TrainingTransform(base=(64, 64), crop=CROP)
 
 
-def some_batches(num_workers: int = 0, **changes: int | None) -> Iterator[Batch]:
+def some_batches(num_workers: int = 1, **changes: int | None) -> Iterator[Batch]:
     scenes = street_scenes("train", num_images=7, resolution=Resolution(height=80, width=100))
     transform = TrainingTransform(base=(80, 100), crop=CROP, scales=(0.8, 1.2))
     options = {"batch_size": 2, "seed": 1, "epoch": 0} | changes
@@ -84,7 +86,50 @@ def test_an_epoch_that_was_finished_has_nothing_left():
 
 
 def test_workers_change_nothing():
-    assert same(list(some_batches(num_workers=2, steps=4)), list(some_batches(steps=4)))
+    assert same(list(some_batches(num_workers=3, steps=4)), list(some_batches(steps=4)))
+
+
+@dataclass(frozen=True)
+class Watched(Numbered):
+    """Says when the sample of an index is asked for."""
+
+    asked: dict[int, threading.Event] = field(default_factory=lambda: {i: threading.Event() for i in range(20)})
+
+    def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked[index].set()
+        return super().sample(index)
+
+
+def test_batches_are_prepared_while_the_caller_works():
+    data = Watched(20)
+    found = evaluation_batches(data, range(10), EvaluationTransform(CROP), batch_size=1)
+
+    next(found)
+
+    assert data.asked[1].wait(60)
+    assert data.asked[2].wait(60)
+    found.close()
+    assert not data.asked[4].is_set()
+
+
+def test_an_image_that_cannot_be_read_is_told_to_the_caller():
+    found = evaluation_batches(Numbered(20), [0, 300], EvaluationTransform(CROP), batch_size=1)
+
+    next(found)
+
+    with pytest.raises(RuntimeError, match="overflow"):
+        next(found)
+
+
+def test_nothing_runs_on_once_a_caller_has_stopped():
+    before = threading.active_count()
+    found = some_batches(num_workers=2)
+    next(found)
+    assert threading.active_count() > before
+
+    found.close()
+
+    assert threading.active_count() == before
 
 
 def test_the_global_generator_plays_no_part():

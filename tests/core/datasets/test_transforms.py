@@ -1,5 +1,3 @@
-import pickle
-
 import pytest
 import torch
 
@@ -77,14 +75,6 @@ def test_the_global_generator_is_left_as_it_was():
     TrainingTransform(base=(100, 120), crop=CROP, jitter=0.3)(*blocks(100, 120), 5)
 
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_transform_can_be_sent_to_another_process():
-    transform = TrainingTransform(base=(100, 120), crop=CROP)
-
-    copy = pickle.loads(pickle.dumps(transform))
-
-    assert torch.equal(copy(*blocks(100, 120), 1)[0], transform(*blocks(100, 120), 1)[0])
 
 
 def test_what_lies_outside_of_a_small_image_is_ignored():

@@ -1,12 +1,17 @@
 """Class mIoU from a confusion matrix (sec. 4.1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fasterseg_core.config import IGNORE_LABEL
+from fasterseg_core.datasets.batches import Batch
+from fasterseg_core.operators import resize
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,31 @@ def score(confusion: Tensor) -> SegmentationScore:
     )
 
 
-def evaluate(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> SegmentationScore:
+def evaluate(network: nn.Module, batches: Iterable[Batch], num_classes: int) -> SegmentationScore:
     """The score of a network over (images (B, 3, H, W), labels (B, H, W)), in evaluation mode."""
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     training = network.training
     network.eval()
+    scores = evaluate_each(lambda images: {"network": network(images)}, batches, num_classes)
+    network.train(training)
+    return scores["network"]
+
+
+def evaluate_each(
+    predict: Callable[[Tensor], Mapping[K, Tensor]], batches: Iterable[Batch], num_classes: int
+) -> dict[K, SegmentationScore]:
+    """The score of each of several predictions, in one pass over (images (B, 3, H, W), labels (B, H, W)).
+
+    Args:
+        predict: images -> logits (B, num_classes, h, w) by key, which are resized to the labels.
+    """
+    confusions: dict[K, Tensor] = {}
     with torch.no_grad():
         for images, labels in batches:
-            confusion += confusion_matrix(network(images).argmax(dim=1), labels, num_classes).cpu()
-    network.train(training)
-    return score(confusion)
+            size = (labels.shape[1], labels.shape[2])
+            for key, logits in predict(images).items():
+                matrix = confusion_matrix(resize(logits, size).argmax(dim=1), labels, num_classes)
+                confusions[key] = confusions[key] + matrix if key in confusions else matrix
+    return {key: score(confusion.cpu()) for key, confusion in confusions.items()}
 
 
 def best_constant(label_counts: Sequence[int]) -> SegmentationScore:

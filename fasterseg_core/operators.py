@@ -28,7 +28,7 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor, c_out: int) -> Tensor:
         """(B, c, H, W) -> (B, c_out, H, W)."""
-        return F.relu(self.pointwise(x, c_out))
+        return F.relu_(self.pointwise(x, c_out))
 
 
 class IdentitySkip(nn.Module):
@@ -57,7 +57,7 @@ class StridedSkip(nn.Module):
         shifted = x[:, :, 1:, 1:]
         if height % 2 or width % 2:
             shifted = F.pad(shifted, (0, width % 2, 0, height % 2))
-        return F.relu(torch.cat([self.even(x, c_out // 2), self.odd(shifted, c_out // 2)], dim=1))
+        return F.relu_(torch.cat([self.even(x, c_out // 2), self.odd(shifted, c_out // 2)], dim=1))
 
 
 class Conv(nn.Module):
@@ -70,7 +70,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, c_out: int) -> Tensor:
         """(B, c, H, W) -> (B, c_out, ceil(H / stride), ceil(W / stride))."""
         for conv in self.convs:
-            x = F.relu(conv(x, c_out))
+            x = F.relu_(conv(x, c_out))
         return x
 
 
@@ -87,10 +87,10 @@ class ZoomedConv(nn.Module):
         height, width = x.shape[2], x.shape[3]
         x = resize(x, (-(-height // 2), -(-width // 2)))
         for i, conv in enumerate(self.convs):
-            x = conv(F.relu(x) if i else x, c_out)
+            x = conv(F.relu_(x) if i else x, c_out)
         if self.stride == 1:
             x = resize(x, (height, width))
-        return F.relu(x)
+        return F.relu_(x)
 
 
 def candidate(operator: Operator, c_in: int, widths_out: Sequence[int], stride: int) -> nn.Module:

@@ -87,6 +87,16 @@ def fixed_widths(space: SearchSpace, ratio: int, end_ratio: int) -> Widths:
     return Widths({connection: Width(ratio) for connection in connections(space)}, end_ratio)
 
 
+def most_probable_widths(relaxation: Relaxation) -> Widths:
+    """The argmax of gamma at every connection, without a gradient: the widths of an evaluation."""
+    chosen = {}
+    for name, logits in relaxation.gamma.items():
+        first = first_connection(relaxation.space, int(name))
+        for row, index in enumerate(logits.argmax(dim=1).tolist()):
+            chosen[int(name), first + row] = Width(relaxation.ratios[index])
+    return Widths(chosen, relaxation.end_ratio)
+
+
 def random_widths(space: SearchSpace, end_ratio: int, generator: torch.Generator) -> Widths:
     """A ratio drawn uniformly for each connection (appendix F, pretraining)."""
     ratios, places = space.expansion_ratios, connections(space)

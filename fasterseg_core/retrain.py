@@ -137,8 +137,7 @@ class Retrain:
 
     def load_state_dict(self, state: RetrainState) -> None:
         """Continues from a state; ValueError where the training images are not the ones it was made with."""
-        if state["split"] != self.split.digest:
-            raise ValueError("the checkpoint was made with another split of the training images: has the data changed?")
+        self.split.require(state["split"])
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

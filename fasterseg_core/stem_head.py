@@ -19,7 +19,7 @@ class ConvBNReLU(nn.Sequential):
         super().__init__(
             nn.Conv2d(c_in, c_out, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(c_out),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -51,7 +51,7 @@ class Aggregation(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x (B, c_in, h, w), skip (B, <= c_skip, H, W) -> (B, c_out, H, W)."""
         size = (skip.shape[2], skip.shape[3])
-        return F.relu(self.refine(torch.cat([resize(self.reduce(x), size), skip], dim=1), self.c_out))
+        return F.relu_(self.refine(torch.cat([resize(self.reduce(x), size), skip], dim=1), self.c_out))
 
 
 class Prediction(nn.Sequential):

@@ -7,6 +7,7 @@ the derived network's map.
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,7 +31,10 @@ class MixedOperator(nn.Module):
     def forward(self, x: Tensor, alpha: Tensor, width: Width) -> Tensor:
         """x (B, c, H, W), alpha (5,) -> (B, ratio * rate_out, ceil(H / stride), ceil(W / stride))."""
         c_out = width.ratio * self.rate_out
-        out: Tensor = sum(weight * operator(x, c_out) for weight, operator in zip(alpha, self.candidates, strict=True))
+        first, *others = self.candidates
+        out: Tensor = alpha[0] * first(x, c_out)
+        for weight, operator in zip(alpha[1:], others, strict=True):
+            out = torch.addcmul(out, weight, operator(x, c_out))
         return out if width.score is None else out * width.score
 
 
@@ -75,6 +79,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.num_classes = num_classes
+        self.outputs: tuple[tuple[int, ...], ...] = (*((rate,) for rate in DOWNSAMPLE_RATES), *BRANCH_PAIRS)
         self.cells = nn.ModuleDict({f"{rate}_{layer}": Cell(space, rate, layer) for rate, layer in space.cells()})
         self.ends = nn.ModuleDict(
             {

@@ -26,7 +26,7 @@ class Architecture(BaseModel):
 
 
 def architecture_diff(before: JsonObject, after: JsonObject) -> tuple[Table, int]:
-    """A table of both, with a mark where they differ, and in how many rows they do.
+    """A table of both for 80 columns, with a mark where they differ, and in how many rows they do.
 
     Branches are paired by their rate, cells by what they are, so that one more cell does not shift all that follow.
 
@@ -34,7 +34,7 @@ def architecture_diff(before: JsonObject, after: JsonObject) -> tuple[Table, int
         ValidationError: a document is not one of an architecture.
     """
     table = Table(box=None, pad_edge=False)
-    for column in ("", "A", "", "B"):
+    for column in ("BRANCH", "A", "", "B"):
         table.add_column(column, no_wrap=True)
     count = 0
     for part, left, right in _rows(Architecture.model_validate(before), Architecture.model_validate(after)):
@@ -45,26 +45,21 @@ def architecture_diff(before: JsonObject, after: JsonObject) -> tuple[Table, int
 
 def _rows(before: Architecture, after: Architecture) -> Iterator[tuple[str, str, str]]:
     """What is compared, and what each side has there; nothing where it has no such cell."""
-    yield "stem", _ratio(before.stem_ratio), _ratio(after.stem_ratio)
+    yield "stem", f"{before.stem_ratio}x8={before.stem_ratio * 8}", f"{after.stem_ratio}x8={after.stem_ratio * 8}"
     sides = [{cells[-1].downsample_rate: _cells(cells) for cells in side.branches} for side in (before, after)]
     for rate in sorted(sides[0].keys() | sides[1].keys()):
         left, right = (side.get(rate, []) for side in sides)
         for _, start, end, other_start, other_end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
             yield from (
-                (f"branch {rate}", *pair)
-                for pair in zip_longest(left[start:end], right[other_start:other_end], fillvalue="")
+                (str(rate), *pair) for pair in zip_longest(left[start:end], right[other_start:other_end], fillvalue="")
             )
 
 
 def _cells(cells: list[Cell]) -> list[str]:
-    """Each cell as text: operator, scales that it reads and writes, ratio and channels of what it writes."""
+    """Each cell as text: operator, scales that it reads and writes, ratio x scale = channels that it writes."""
     written = [*(cell.downsample_rate for cell in cells[1:]), cells[-1].downsample_rate]
     return [
-        f"{cell.operator:14}  1/{cell.downsample_rate} -> 1/{rate}  {_ratio(cell.expansion_ratio)}, "
-        f"{cell.expansion_ratio * rate} channels"
+        f"{cell.operator:14} {f'{cell.downsample_rate}->{rate}':6} "
+        f"{cell.expansion_ratio}x{rate}={cell.expansion_ratio * rate}"
         for cell, rate in zip(cells, written, strict=True)
     ]
-
-
-def _ratio(ratio: int) -> str:
-    return f"chi {ratio}"

@@ -39,7 +39,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
             return {**search.state_dict(), "steps": events.state()}
 
         last = resume(load, kind, job.checkpoints, attempt)
-        follow(_warned(events.recorded(search.run()), attempt), state, kind, last, attempt)
+        follow(warned(events.recorded(search.run()), attempt), state, kind, last, attempt)
         watched = store(attempt, EVENT_FILE, events.finished())
 
     selections = {role: search.select(role) for role in Role}
@@ -76,8 +76,8 @@ def run(job: Job, attempt: AttemptClient) -> None:
     )
 
 
-def _warned(reports: Iterable[Report], attempt: AttemptClient) -> Iterator[Report]:
-    """The reports; what warns of a collapse is left as an event."""
+def warned(reports: Iterable[Report], attempt: AttemptClient) -> Iterator[Report]:
+    """The same reports; each epoch's warning of a collapse is left as an event."""
     for report in reports:
         if isinstance(report, EpochReport) and report.warning is not None:
             attempt.event("warning", {"phase": report.phase, "epoch": report.epoch, "message": report.warning})

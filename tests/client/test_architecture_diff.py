@@ -30,9 +30,9 @@ def test_equal_architectures_have_no_mark() -> None:
 
     assert architecture_diff(document, document)[1] == 0
     assert rows(document, document) == [
-        ("stem", "chi 2", "", "chi 2"),
-        ("branch 16", "conv 1/8 -> 1/16 chi 1, 16 channels", "", "conv 1/8 -> 1/16 chi 1, 16 channels"),
-        ("branch 16", "conv 1/16 -> 1/16 chi 2, 32 channels", "", "conv 1/16 -> 1/16 chi 2, 32 channels"),
+        ("stem", "2x8=16", "", "2x8=16"),
+        ("16", "conv 8->16 1x16=16", "", "conv 8->16 1x16=16"),
+        ("16", "conv 16->16 2x16=32", "", "conv 16->16 2x16=32"),
     ]
 
 
@@ -41,9 +41,9 @@ def test_each_difference_is_marked_and_counted() -> None:
 
     assert architecture_diff(before, after)[1] == 2
     assert rows(before, after) == [
-        ("stem", "chi 2", "<>", "chi 3"),
-        ("branch 8", "conv 1/8 -> 1/8 chi 1, 8 channels", "", "conv 1/8 -> 1/8 chi 1, 8 channels"),
-        ("branch 8", "conv 1/8 -> 1/8 chi 2, 16 channels", "<>", "skip 1/8 -> 1/8 chi 2, 16 channels"),
+        ("stem", "2x8=16", "<>", "3x8=24"),
+        ("8", "conv 8->8 1x8=8", "", "conv 8->8 1x8=8"),
+        ("8", "conv 8->8 2x8=16", "<>", "skip 8->8 2x8=16"),
     ]
 
 
@@ -52,7 +52,7 @@ def test_a_cell_more_does_not_shift_those_that_follow() -> None:
 
     assert [(left, mark) for _, left, mark, _ in rows(before, after)][2:] == [
         ("", "<>"),
-        ("conv_x2 1/8 -> 1/8 chi 2, 16 channels", ""),
+        ("conv_x2 8->8 2x8=16", ""),
     ]
 
 
@@ -61,9 +61,9 @@ def test_branches_are_compared_by_their_rate() -> None:
 
     assert [(part, mark) for part, _, mark, _ in rows(before, after)] == [
         ("stem", ""),
-        ("branch 8", "<>"),
-        ("branch 16", ""),
-        ("branch 16", ""),
+        ("8", "<>"),
+        ("16", ""),
+        ("16", ""),
     ]
 
 

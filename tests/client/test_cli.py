@@ -277,7 +277,7 @@ def test_architectures_in_files_are_compared_without_the_service(run: Run, tmp_p
     result = run("arch", "diff", one, other, "--url", "http://127.0.0.1:1")
 
     assert result.exit_code == 0
-    assert "conv            1/8 -> 1/8  chi 2, 16 channels  <>  skip            1/8 -> 1/8" in result.stdout
+    assert "conv           8->8   2x8=16  <>  skip           8->8   2x8=16" in result.stdout
     assert result.stdout.endswith("1 of 2 rows differ\n")
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fasterseg_core.config import IGNORE_LABEL
-from fasterseg_core.evaluation import best_constant, confusion_matrix, evaluate, score
+from fasterseg_core.evaluation import best_constant, confusion_matrix, evaluate, evaluate_each, score
 
 
 def test_a_confusion_matrix_counts_truth_by_prediction():
@@ -67,6 +67,29 @@ def test_a_network_is_scored_over_all_batches_in_evaluation_mode():
     assert result.class_iou == pytest.approx((1 / 2, 2 / 3))
     assert modes == [False, False]
     assert network.training
+
+
+def test_several_predictions_are_scored_in_one_pass():
+    images, labels, seen = torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[1, 1]]]), []
+    network = Brightness()
+
+    def predict(batch):
+        seen.append(len(batch))
+        return {"right": network(batch), "wrong": network(-batch)}
+
+    scores = evaluate_each(predict, [(images, labels), (-images, labels)], 2)
+
+    assert seen == [1, 1]
+    assert {key: score.pixel_accuracy for key, score in scores.items()} == {"right": 0.5, "wrong": 0.5}
+    assert scores["right"] == evaluate(network, [(images, labels), (-images, labels)], 2)
+
+
+def test_logits_of_another_size_are_resized_to_the_labels():
+    logits = torch.tensor([[[[5.0, -1.0]], [[0.0, 0.0]]]])  # class 0 on the left, class 1 on the right
+
+    scores = evaluate_each(lambda _: {"coarse": logits}, [(torch.zeros(1, 3, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))], 2)
+
+    assert scores["coarse"].pixel_accuracy == 1
 
 
 def test_the_best_constant_prediction_is_the_most_frequent_class():

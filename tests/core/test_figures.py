@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fasterseg_core.figures import latency_fidelity, prediction_rows, search_curves, training_curves
+from fasterseg_core.figures import latency_fidelity, prediction_rows, search_comparison, search_curves, training_curves
 
 
 def opened(png: bytes) -> Image.Image:
@@ -28,6 +28,15 @@ def test_search_curves_of_two_networks():
     values = {"student": [0.1, 0.2], "teacher": [0.2, 0.3]}
 
     assert opened(search_curves([1, 2], values, values)).width > 300
+
+
+def test_a_comparison_has_a_panel_for_each_title_on_common_axes():
+    one = ([[0.1, 0.2], [0.3, 0.2]], [[9.0, 8.0], [7.0, 8.5]])
+
+    narrow, wide = (opened(search_comparison({str(i): one for i in range(number)}, columns=2)) for number in (2, 4))
+
+    assert {(0x2A, 0x6F, 0xB0), (0xCF, 0x6A, 0x1E)} <= colours(narrow)
+    assert (wide.width, wide.height) == (narrow.width, 2 * narrow.height)
 
 
 def test_latency_fidelity_shows_the_red_line():

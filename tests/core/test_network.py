@@ -25,7 +25,7 @@ def images(height=64, width=96):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("height", "width"), [(360, 480), (90, 118), (241, 321), (64, 65)])
+@pytest.mark.parametrize(("height", "width"), [(360, 480), (720, 960), (90, 118), (241, 321), (64, 65)])
 @pytest.mark.parametrize("rows", [ONE_BRANCH, AT_8_AND_16, AT_16_AND_32, ()], ids=["8", "8+16", "16+32", "16+32 skip"])
 def test_logits_have_the_size_of_any_image(rows, height, width):
     assert a_network(*rows)(images(height, width)).shape == (1, 3, height, width)

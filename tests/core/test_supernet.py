@@ -120,6 +120,22 @@ def test_certain_choices_give_the_derived_networks_outputs(role, seed):
         torch.testing.assert_close(logits, resize(inside[pair], (71, 90)), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pair", BRANCH_PAIRS)
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_certain_choices_of_one_width_give_the_derived_networks_outputs(ratio, pair):
+    space = a_search_space(num_layers=6)
+    supernet, relaxation = a_supernet(space, ratio), a_certain_relaxation(space, Role.STUDENT, ratio)
+    for logits in relaxation.gamma.values():
+        logits.fill_(-1e4)[:, relaxation.ratios.index(ratio)] = 0.0
+    x, widths = images(71, 90), fixed_widths(space, ratio, space.student_ratio)
+
+    inside = supernet(x, Role.STUDENT, relaxation.probabilities(), widths)[pair]
+    derived = subnetwork(supernet, Role.STUDENT, derive(relaxation, pair)).eval()(x)
+
+    torch.testing.assert_close(derived, resize(inside, (71, 90)), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("role", Role)
 def test_gradients_reach_every_row_of_alpha_beta_and_gamma(role):
     space = a_search_space()

@@ -1,4 +1,4 @@
-"""The whole chain through the real service, on a tiny space, with a worker killed in the middle of the search."""
+"""The whole chain through the real service, on a tiny space, with workers killed in the middle of the search."""
 
 import json
 import os
@@ -12,10 +12,12 @@ import onnxruntime
 import pytest
 import torch
 
+from fasterseg_core.checkpoint import CheckpointKind, unpack
 from fasterseg_core.network import load_network
 from services.client.client import FasterSegClient
-from services.client.schemas import Job, JobState, JsonObject
+from services.client.schemas import FailureClass, Job, JobState, JsonObject
 from tests.integration.conftest import Embedded
+from tests.workers.test_event_file import reader, scalars
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,7 +32,7 @@ SEARCH: JsonObject = {
     "batch_size": 2,
     "pretrain_epochs": 1,
     "epochs": 5,
-    "steps_per_epoch": 2,
+    "steps_per_epoch": 4,
     "holdout_images": 8,
 }
 RETRAIN: JsonObject = {
@@ -69,6 +71,12 @@ def artifact(client: FasterSegClient, job: Job, name: str) -> bytes:
     return client.artifact(next(a.sha256 for a in job.artifacts if a.name == name))
 
 
+def recorded(client: FasterSegClient, job: Job, folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves that TensorBoard shows of what `fasterseg fetch` brings."""
+    client.fetch(job, folder)
+    return scalars(reader(folder))
+
+
 def kill_worker(job: Job) -> None:
     """SIGKILL to the Ray task of a job, found by the title that Ray gives it."""
     title = f"ray::{job.kind} {job.id}".encode()
@@ -81,21 +89,59 @@ def kill_worker(job: Job) -> None:
     os.kill(pids[0], signal.SIGKILL)
 
 
-def test_a_killed_search_resumes_from_its_checkpoint_as_if_undisturbed(
-    client: FasterSegClient, profile: Job, search: Job
+def checkpoints(client: FasterSegClient, job: Job) -> list[str]:
+    """The digests of all checkpoints of a job, in their order."""
+    return [str(event.data["sha256"]) for event in client.events(job.id) if event.kind == "checkpoint"]
+
+
+def kill_attempt(client: FasterSegClient, job: Job, epoch: int, phase: str) -> None:
+    """SIGKILL to the worker of the nth attempt at a job, once it is in a phase and has left its first checkpoint."""
+    while (now := client.job(job.id)).epoch < epoch or now.progress is None or now.progress.phase != phase:
+        assert not now.state.is_final, now.reason
+        time.sleep(0.05)
+    while len(checkpoints(client, job)) < epoch:
+        time.sleep(0.05)
+    kill_worker(now)
+
+
+def test_a_search_killed_in_both_phases_and_with_a_damaged_checkpoint_ends_as_if_undisturbed(
+    service: Embedded, client: FasterSegClient, profile: Job, search: Job, tmp_path: Path
 ) -> None:
     disturbed = client.submit("search", SEARCH, preset="quick", after=[profile.id])
-    while not any(event.kind == "checkpoint" for event in client.events(disturbed.id)):
-        time.sleep(0.05)
 
-    kill_worker(client.job(disturbed.id))
+    kill_attempt(client, disturbed, 1, "pretrain")
+    kill_attempt(client, disturbed, 2, "search")
+    newest = checkpoints(client, disturbed)[-1]
+    (service.state / "blobs" / newest[:2] / newest).write_bytes(b"damaged")
     final = succeeded(client, disturbed)
 
-    kinds = [event.kind for event in client.events(final.id)]
-    assert final.epoch == 2
-    assert kinds.count("requeued") == 1
+    events = list(client.events(final.id))
+    kinds = [event.kind for event in events]
+    assert final.epoch == 3
+    assert kinds.count("requeued") == 2
+    assert [event.data["sha256"] for event in events if event.kind == "checkpoint_unreadable"] == [newest]
     assert artifact(client, final, "history.json") == artifact(client, search, "history.json")
     assert final.architectures == search.architectures
+    curves = recorded(client, final, tmp_path / "disturbed")
+    assert curves == recorded(client, search, tmp_path / "undisturbed")
+    assert [step for step, _ in curves["loss/search_step"]] == list(range(1, 21))
+    assert curves == scalars(reader(service.state / "tensorboard" / f"search-{final.id}"))
+
+
+def test_a_search_that_diverges_fails_for_good_and_keeps_its_last_good_state(
+    client: FasterSegClient, profile: Job
+) -> None:
+    spec: JsonObject = {**SEARCH, "pretrain_optimizer": {"learning_rate": 1e6, "weight_decay": 1.0}}
+
+    failed = client.wait(client.submit("search", spec, preset="quick", after=[profile.id]).id, poll_seconds=0.2)
+
+    assert failed.state is JobState.FAILED
+    assert failed.epoch == 1
+    assert failed.reason is not None
+    assert failed.reason.failure is FailureClass.USER_ERROR
+    assert failed.reason.message.startswith("pretrain epoch 1, step")
+    state = unpack(client.artifact(checkpoints(client, failed)[-1]), CheckpointKind.SEARCH)
+    assert (state["epoch"], state["step"]) == (0, 1)
 
 
 def test_a_table_serves_estimates(client: FasterSegClient, profile: Job, search: Job) -> None:
@@ -115,6 +161,8 @@ def test_teacher_and_distilled_student_are_trained_evaluated_and_exported(
 ) -> None:
     teacher = client.submit("retrain", {**RETRAIN, "role": "teacher"}, preset="quick", after=[search.id])
     student = client.submit("retrain", RETRAIN, preset="quick", after=[search.id, teacher.id])
+    slim: JsonObject = {**RETRAIN, "role": "teacher", "pruning": {"expansion_ratio": 1, "end_ratio": 1}}
+    pruned = client.submit("retrain", slim, preset="quick", after=[search.id, teacher.id])
     evaluate = client.submit("evaluate", {"resolution": RESOLUTION, "pictures": 2}, preset="quick", after=[student.id])
     export = client.submit("export", {"resolution": RESOLUTION}, preset="quick", after=[student.id, profile.id])
 
@@ -123,6 +171,15 @@ def test_teacher_and_distilled_student_are_trained_evaluated_and_exported(
     trained = client.job(student.id)
     assert trained.result is not None
     assert trained.result["distilled"] is True
+    assert trained.result["best_epoch"] in (1, 2)
+    assert trained.architectures == {"student": search.architectures["student"]}
+    pruned = succeeded(client, pruned)
+    assert pruned.result is not None
+    assert pruned.result["distilled"] is True
+    assert pruned.architectures["teacher"] not in (search.architectures["teacher"], None)
+    last = load_network(artifact(client, pruned, "network-last.safetensors"))
+    assert last.architecture.stem_ratio == last.architecture.head_ratio == 1
+    assert recorded(client, pruned, tmp_path / "pruned")["loss/retrain"][-1][0] == 2
     assert evaluated.result is not None
     assert {"miou", "untrained_miou", "constant_miou", "class_iou"} <= evaluated.result.keys()
     assert exported.result is not None
@@ -130,7 +187,7 @@ def test_teacher_and_distilled_student_are_trained_evaluated_and_exported(
     assert exported.result["predicted_ms"] == pytest.approx(
         client.estimate(str(profile.latency_table), [search.architectures["student"]])[0].milliseconds
     )
-    network = load_network(artifact(client, trained, "network.pt"))
+    network = load_network(artifact(client, trained, "network.safetensors"))
     images = torch.randn(1, 3, 64, 96)
     session = onnxruntime.InferenceSession(artifact(client, exported, "network.onnx"))
     with torch.no_grad():

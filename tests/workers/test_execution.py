@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fasterseg_core.latency_table import MissingLatencyError
+from fasterseg_core.reports import CollapsedError, DivergedError
 from services.client.schemas import FailureClass
 from services.profiler.runners import EngineUnavailableError
 from services.workers.execution import reason_for
@@ -11,6 +12,8 @@ from services.workers.execution import reason_for
     ("error", "failure"),
     [
         (ValueError("num_layers is 2"), FailureClass.USER_ERROR),
+        (DivergedError("search epoch 2, step 7: the loss is not finite"), FailureClass.USER_ERROR),
+        (CollapsedError("search epoch 3: the student is collapsing"), FailureClass.USER_ERROR),
         (MissingLatencyError("conv at 1/8"), FailureClass.USER_ERROR),
         (EngineUnavailableError("install tensorrt"), FailureClass.USER_ERROR),
         (MemoryError(), FailureClass.OUT_OF_MEMORY),

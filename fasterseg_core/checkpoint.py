@@ -61,7 +61,7 @@ def load(path: Path, kind: CheckpointKind) -> dict[str, object]:
     with file:
         document = _document((file.metadata() or {}).get(_KEY), kind)
         tensors = {name: file.get_tensor(name).clone() for name in file.offset_keys()}  # aligned as torch aligns
-    state = _decoded(document["state"], tensors)
+    state = _decoded(document.get("state"), tensors)
     if not isinstance(state, dict):
         raise CheckpointError("a FasterSeg checkpoint, but what it holds is no state")
     return state
@@ -131,11 +131,15 @@ def _decoded(value: object, tensors: Mapping[str, Tensor]) -> object:
 def _document(header: str | None, kind: CheckpointKind) -> dict[str, object]:
     if header is None:
         raise CheckpointError("not a FasterSeg checkpoint, but another file of the safetensors format")
-    document: dict[str, object] = json.loads(header)
-    if document["version"] != VERSION:
-        raise CheckpointError(f"a checkpoint of version {document['version']}; this program reads version {VERSION}")
-    if document["kind"] != kind:
-        raise CheckpointError(f"a checkpoint of a {document['kind']}, not of a {kind}")
+    try:
+        document: dict[str, object] = json.loads(header)
+        version, held = document["version"], document["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"a FasterSeg checkpoint with a damaged header ({error})") from error
+    if version != VERSION:
+        raise CheckpointError(f"a checkpoint of version {version}; this program reads version {VERSION}")
+    if held != kind:
+        raise CheckpointError(f"a checkpoint of a {held}, not of a {kind}")
     return document
 
 

@@ -219,6 +219,8 @@ class SearchConfig:
             raise ValueError("collapse_policy halve_lambda needs a fixed latency_weight: target_latency_ms replaces it")
         if self.granularity_weights is None and len(self.space.expansion_ratios) == 1:
             raise ValueError("granularity_weights: one expansion ratio cannot be balanced against others; give weights")
+        if self.target_latency_ms is not None and self.granularity_weights == (0, 0, 0):
+            raise ValueError("granularity_weights are all 0: no target_latency_ms can be held by them; leave them null")
         if self.granularity_weights is not None and not all(0 <= w <= 1e6 for w in self.granularity_weights):
             raise ValueError(f"granularity_weights {self.granularity_weights} must not be negative")
 

@@ -53,16 +53,18 @@ class CoSearch:
     """A supernet shared by teacher and student, their relaxations, and the optimisers of all three.
 
     Raises:
+        ValueError: CUDA graphs without CUDA.
         MissingLatencyError: the table lacks an operator of the space.
     """
 
     def __init__(self, config: SearchConfig, table: LatencyTable, device: torch.device) -> None:
+        if config.cuda_graphs and device.type != "cuda":
+            raise ValueError(f"cuda_graphs needs a CUDA device, this one is {device.type}: set it to false")
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             self.supernet = Supernet(config.space, table.fingerprint.num_classes).to(device)
-        graphed = config.cuda_graphs and device.type == "cuda"
-        self._pass = GraphedSupernet(self.supernet) if graphed else self.supernet
+        self._pass = GraphedSupernet(self.supernet) if config.cuda_graphs else self.supernet
         self.relaxations = {role: Relaxation(config.space, role).to(device) for role in Role}
         student = self.relaxations[Role.STUDENT]
         self.latency = space_latency(config.space, student, table)
@@ -205,7 +207,10 @@ class CoSearch:
 
 def _require_finite(value: float, place: str, what: str) -> None:
     if not math.isfinite(value):
-        raise DivergedError(f"{place}: the loss or gradient of the {what} is not finite; lower the learning rate")
+        raise DivergedError(
+            f"{place}: the loss or gradient of the {what} is not finite; lower the learning rate "
+            "(pretrain_optimizer, optimizer, architecture_learning_rate)"
+        )
 
 
 @contextmanager

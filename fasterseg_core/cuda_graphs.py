@@ -42,10 +42,10 @@ class GraphedSupernet:
             return logits
         rows = (*probabilities.alpha.values(), *probabilities.beta.values())
         learns_weights = next(self.supernet.parameters()).requires_grad
-        shape = (role, ratios.pop(), learns_weights, tuple(images.shape))
-        if shape not in self._passes:
-            self._passes[shape] = _captured(FixedPass(self.supernet, role, widths), images, rows)
-        return dict(zip(self.supernet.outputs, self._passes[shape](images, *rows), strict=True))
+        key = (role, ratios.pop(), learns_weights, tuple(images.shape))
+        if key not in self._passes:
+            self._passes[key] = _captured(FixedPass(self.supernet, role, widths), images, rows)
+        return dict(zip(self.supernet.outputs, self._passes[key](images, *rows), strict=True))
 
 
 def _captured(fixed_pass: FixedPass, images: Tensor, rows: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:

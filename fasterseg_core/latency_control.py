@@ -26,7 +26,7 @@ from fasterseg_core.relaxation import Probabilities, Relaxation
 from fasterseg_core.search_space import BRANCH_PAIRS
 
 TOLERANCE = 0.05  # of the target
-SMALLEST_MOVE, LARGEST_MOVE = 1e-3, 1024.0  # of the scalar that moves most; every choice is certain by then
+SMALLEST_MOVE, LARGEST_MOVE = 1e-3, 1024.0  # of the scalar that moves most
 BISECTIONS = 20
 GRANULARITIES = ("alpha", "beta", "gamma")
 MOVES = (GRANULARITIES, ("gamma",), ("alpha",), ("beta",))  # all at once; singly where that leaps over the tolerance
@@ -44,9 +44,9 @@ class LatencyControl:
     def hold(self, relaxation: Relaxation) -> float:
         """Moves the scalars until a derived pair is within the tolerance, or as near as this step can bring one.
 
-        Returns the multiplier m of the moves, logits - m * d Latency(O, s, chi) / d probabilities: 0 where none was
-        needed or none comes nearer, negative towards slower students. The derivative by probabilities, not logits, is
-        the natural gradient of a softmax: it does not vanish where a choice is almost certain.
+        Returns the sum of the multipliers m of the moves, logits - m * d Latency(O, s, chi) / d probabilities: 0 where
+        none was needed or none comes nearer, negative towards slower students. The derivative by probabilities, not
+        logits, is the natural gradient of a softmax: it does not vanish where a choice is almost certain.
         """
         multiplier = 0.0
         for granularities in MOVES:
@@ -78,8 +78,11 @@ class LatencyControl:
 
     def _move(self, relaxation: Relaxation, costs: list[Tensor]) -> float:
         """Moves the scalars along the costs; returns the multiplier."""
+        largest = _largest(costs)
+        if largest == 0:  # granularities of weight 0
+            return 0.0
         first = self.nearest_ms(relaxation) - self.target_ms
-        direction = (1.0 if first > 0 else -1.0) / _largest(costs)
+        direction = (1.0 if first > 0 else -1.0) / largest
 
         def error(move: float) -> float:
             return self.nearest_ms(_moved(relaxation, costs, move * direction)) - self.target_ms

@@ -106,7 +106,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever a foreign file leads it to
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}, which is neither a tensor nor a number" if named else "not a file of torch.save"
         raise ValueError(f"{path.name} is refused: {reason}") from error
@@ -221,7 +223,7 @@ def _entries(path: Path) -> dict[str, float]:
             if shape != () or dtype != np.dtype(object):
                 raise pickle.UnpicklingError(f"an array of {dtype} of shape {shape}, not one dict")
             content = _DictOfNumbers(io.BytesIO(file.read())).load()
-        except (pickle.UnpicklingError, EOFError, ValueError) as error:
+        except Exception as error:  # an unpickler raises whatever a foreign file leads it to
             raise ValueError(f"{path.name} is refused: {error}") from error
     entries = content.item() if isinstance(content, np.ndarray) else content
     if not isinstance(entries, dict):

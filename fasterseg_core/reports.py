@@ -32,7 +32,7 @@ class EpochReport:
     In a search, latency_ms and miou are those of the student derived at this epoch, and relaxed_latency_ms is the
     supernet's (sec. 3.2). What a search epoch reports besides:
 
-    latency_weight: lambda (eq. 8), as it was at the end of the epoch.
+    latency_weight: lambda (eq. 8) of the epoch; with a latency target, the mean multiplier of its steps.
     head_mious: of the supernet's student at its most probable widths, by head ("8", "16", "32", "8+16"...).
     alpha_entropy ... miou_slope: the signs of a collapse (`collapse.py`); warning: what they say, if anything.
     relaxation: the student's probabilities by name ("alpha.8", "beta.16", "gamma.32"), rows are layers.

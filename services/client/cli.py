@@ -207,7 +207,11 @@ def diff_architectures(
 ) -> None:
     """Show two architectures side by side, and mark where they differ."""
     with _service(url) as client:
-        table, count = architecture_diff(_document(client, before), _document(client, after))
+        documents = [_document(client, name) for name in (before, after)]
+    try:
+        table, count = architecture_diff(*documents)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{before}, {after}: no architectures: {_first_error(error)}") from error
     Console().print(table)
     typer.echo(f"{count} of {table.row_count} rows differ")
 

@@ -217,3 +217,15 @@ def test_a_header_that_describes_something_else_is_refused(tmp_path, state):
 
     with pytest.raises(CheckpointError, match="a FasterSeg checkpoint, but"):
         load(tmp_path / "state", SEARCH)
+
+
+def test_a_flipped_bit_in_the_header_is_refused_or_changes_nothing_of_the_format():
+    data = pack({"weight": torch.ones(3), "epoch": 1}, CheckpointKind.SEARCH)
+    length = 8 + int.from_bytes(data[:8], "little")
+
+    for place in range(8, length):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        try:
+            unpack(damaged, CheckpointKind.SEARCH)
+        except CheckpointError:
+            continue

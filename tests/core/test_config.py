@@ -152,6 +152,7 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_field(config, field,
         ({"target_exponent": float("inf")}, "target_exponent"),
         ({"latency_weight": float("inf")}, "latency_weight"),
         ({"target_latency_ms": 5.0, "collapse_policy": CollapsePolicy.HALVE_LAMBDA}, "collapse_policy halve_lambda"),
+        ({"target_latency_ms": 5.0, "granularity_weights": (0.0, 0.0, 0.0)}, "granularity_weights are all 0"),
         ({"space": SearchSpace(expansion_ratios=(4,), student_ratio=4)}, "granularity_weights"),
     ],
 )

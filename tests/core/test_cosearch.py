@@ -151,3 +151,8 @@ def test_a_fixed_pass_is_the_supernets(role):
     assert tuple(expected) == built.supernet.outputs
     for ours, logits in zip(fixed, expected.values(), strict=True):
         assert torch.equal(ours, logits)
+
+
+def test_cuda_graphs_without_cuda_are_refused():
+    with pytest.raises(ValueError, match="cuda_graphs needs a CUDA device, this one is cpu: set it to false"):
+        models(cuda_graphs=True)

@@ -146,3 +146,14 @@ def test_a_target_out_of_reach_is_refused_with_the_range(factor):
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_target_within_reach_is_accepted(share):
     a_control(between(share)).require_reachable(Relaxation(SPACE, Role.STUDENT))
+
+
+def test_a_granularity_of_weight_0_is_never_moved():
+    relaxation = Relaxation(SPACE, Role.STUDENT)
+    alone = (1.0, 0.0, 0.0)
+    _, slowest = LatencyControl(LATENCY, alone, TABLE, 1.0).reachable(relaxation)
+
+    LatencyControl(LATENCY, alone, TABLE, 2 * slowest).hold(relaxation)  # out of reach: every granularity is tried
+
+    fresh = Relaxation(SPACE, Role.STUDENT).state_dict()
+    assert all(torch.equal(v, fresh[n]) for n, v in relaxation.state_dict().items() if not n.startswith("alpha"))

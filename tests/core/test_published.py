@@ -326,3 +326,13 @@ def test_table_2_on_it_is_9_46_and_0_71_and_4_05_ms(real):
 
     assert gaps == pytest.approx((9.46, 0.71, 4.05), abs=0.005)
     assert balanced_weights(gaps) == pytest.approx((0.060, 0.799, 0.141), abs=5e-4)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"\x80", b"PK\x03\x04rest", b"(dp0\n."])
+@pytest.mark.parametrize("read", [read_relaxation, lambda path: read_latency_table(path, device="any")])
+def test_whatever_a_file_holds_it_is_refused_by_name(tmp_path, read, content):
+    path = tmp_path / "file.bin"
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match="file.bin"):
+        read(path)

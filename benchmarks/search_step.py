@@ -36,6 +36,7 @@ from tests.core import plain_cosearch
 
 NUM_CLASSES = 19
 LATENCY_WEIGHT = 0.01
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}  # as every Ray worker of the service runs
 
 
 def main() -> None:
@@ -174,7 +175,8 @@ def _peak_memory_gb(device: torch.device) -> float:
 
 def _output_of_a_process(*arguments: str) -> str:
     command = [sys.executable, "-m", "benchmarks.search_step", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = os.environ | ALLOCATOR
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class CheckpointKind(StrEnum):
     SEARCH = "search"
     RETRAINING = "retraining"
     NETWORK = "network"
+    MEASUREMENT = "measurement"  # the finished rows of a latency table, as its document
 
 
 class CheckpointError(ValueError):

@@ -25,6 +25,7 @@ from .schemas import (
     AttemptFailure,
     AttemptStatus,
     AttemptSuccess,
+    CalibrationRecord,
     CheckpointRef,
     Heartbeat,
     JsonObject,
@@ -178,6 +179,10 @@ class AttemptClient:
     def latency_table(self, table_id: str) -> JsonObject:
         """The document of a latency table."""
         return parsed_document(self._get(f"latency-tables/{table_id}"))
+
+    def calibration(self, table_id: str) -> JsonObject | None:
+        """The correction of a table's sums, if it has one."""
+        return parsed(CalibrationRecord, self._get(f"latency-tables/{table_id}/calibration")).calibration
 
     def architecture(self, architecture_id: str) -> JsonObject:
         """The document of an architecture."""

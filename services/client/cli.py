@@ -2,29 +2,22 @@
 
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
 from .architecture_diff import architecture_diff
+from .cli_connection import DEFAULT_URL, AsJson, Url, first_error, print_json, service, watch_to_the_end
+from .cli_programs import TO_ANOTHER_PROGRAM, run_core, run_service
 from .client import FasterSegClient
 from .display import job_details, job_table
-from .errors import FasterSegError
-from .progress import title, watch
+from .lut_cli import lut_app
+from .progress import title
 from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Preset
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-FAILED = 1  # the job failed or was cancelled, or the service refused or could not be reached
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,26 +29,9 @@ app = typer.Typer(
 )
 
 arch_app = typer.Typer(no_args_is_help=True, help="Architectures: import published ones, compare, add.")
-lut_app = typer.Typer(no_args_is_help=True, help="Latency tables: import published ones.")
 app.add_typer(arch_app, name="arch")
 app.add_typer(lut_app, name="lut")
 
-
-def _address(url: str) -> str:
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise typer.BadParameter(f"{url!r}: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise typer.BadParameter(f"{url!r} is no address like {DEFAULT_URL}")
-    return url
-
-
-Url = Annotated[
-    str,
-    typer.Option("--url", envvar="FASTERSEG_URL", metavar="URL", callback=_address, help="Address of the service."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.")]
 
 
@@ -90,14 +66,14 @@ def submit(
     """Submit a job and print its id. What is not configured is as in the preset."""
     configuration = _configuration(spec, settings or [])
     job_inputs = _inputs(inputs or [])
-    with _service(url) as client:
+    with service(url) as client:
         job = client.submit(kind, configuration, preset=preset, after=after or [], inputs=job_inputs, name=name)
         if not as_json:
             typer.echo(job.id)
         if wait:
-            _watch_to_the_end(client, job.id, as_json)
+            watch_to_the_end(client, job.id, as_json)
         elif as_json:
-            _print_json(job)
+            print_json(job)
 
 
 @app.command("list")
@@ -109,7 +85,7 @@ def list_jobs(
     url: Url = DEFAULT_URL,
 ) -> None:
     """List jobs, newest first."""
-    with _service(url) as client:
+    with service(url) as client:
         jobs = list(islice(client.jobs(state=state, kind=kind), limit))
     if as_json:
         typer.echo(TypeAdapter(list[Job]).dump_json(jobs, indent=2).decode())
@@ -120,10 +96,10 @@ def list_jobs(
 @app.command()
 def show(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Show everything about a job."""
-    with _service(url) as client:
+    with service(url) as client:
         job = client.job(job_id)
     if as_json:
-        _print_json(job)
+        print_json(job)
     else:
         Console().print(job_details(job))
 
@@ -135,7 +111,7 @@ def logs(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Print what a job's latest attempt has printed."""
-    with _service(url) as client:
+    with service(url) as client:
         for piece in client.follow_logs(job_id) if follow else [client.logs(job_id)]:
             typer.echo(piece, nl=False)
 
@@ -146,14 +122,14 @@ def wait(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -
 
     Exits with 0 where it succeeded and with 1 where it failed or was cancelled.
     """
-    with _service(url) as client:
-        _watch_to_the_end(client, job_id, as_json)
+    with service(url) as client:
+        watch_to_the_end(client, job_id, as_json)
 
 
 @app.command()
 def cancel(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Ask a job to stop."""
-    with _service(url) as client:
+    with service(url) as client:
         job = client.cancel(job_id)
     typer.echo(f"{title(job)}: {job.state if job.state.is_final else 'cancellation requested'}")
 
@@ -167,36 +143,33 @@ def fetch(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write what a job made to a folder, verified, and print the paths."""
-    with _service(url) as client:
+    with service(url) as client:
         for path in client.fetch(client.job(job_id), output or Path(job_id)):
             typer.echo(str(path))
-
-
-TO_ANOTHER_PROGRAM = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 @app.command(context_settings=TO_ANOTHER_PROGRAM)
 def up(context: typer.Context) -> None:
     """Start the service here (options: fasterseg up --help)."""
-    _run_service("up", context.args)
+    run_service("up", context.args)
 
 
 @app.command(context_settings=TO_ANOTHER_PROGRAM)
 def down(context: typer.Context) -> None:
     """Stop the service here (options: fasterseg down --help)."""
-    _run_service("down", context.args)
+    run_service("down", context.args)
 
 
 @app.command("status", context_settings=TO_ANOTHER_PROGRAM)
 def show_status(context: typer.Context) -> None:
     """Say how the service is (options: fasterseg status --help)."""
-    _run_service("status", context.args)
+    run_service("status", context.args)
 
 
 @arch_app.command("import", context_settings=TO_ANOTHER_PROGRAM)
 def import_architecture(context: typer.Context) -> None:
     """Derive an architecture from published search parameters (options: fasterseg arch import --help)."""
-    _run_core("arch", context.args)
+    run_core("arch", "import", context.args)
 
 
 @arch_app.command("diff")
@@ -206,12 +179,12 @@ def diff_architectures(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Show two architectures side by side, and mark where they differ."""
-    with _service(url) as client:
+    with service(url) as client:
         documents = [_document(client, name) for name in (before, after)]
     try:
         table, count = architecture_diff(*documents)
     except ValidationError as error:
-        raise typer.BadParameter(f"{before}, {after}: no architectures: {_first_error(error)}") from error
+        raise typer.BadParameter(f"{before}, {after}: no architectures: {first_error(error)}") from error
     Console().print(table)
     typer.echo(f"{count} of {table.row_count} rows differ")
 
@@ -222,57 +195,8 @@ def add_architecture(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add an architecture to the service and print its id, for inputs.architecture of a retrain job."""
-    with _service(url) as client:
+    with service(url) as client:
         typer.echo(client.add_architecture(TypeAdapter(JsonObject).validate_json(file.read())).id)
-
-
-@lut_app.command("import", context_settings=TO_ANOTHER_PROGRAM)
-def import_latency_table(context: typer.Context) -> None:
-    """Convert a published latency table (options: fasterseg lut import --help)."""
-    _run_core("lut", context.args)
-
-
-@contextmanager
-def _service(url: str) -> Iterator[FasterSegClient]:
-    """The client of the service; what it refuses is printed, and ends the program."""
-    with FasterSegClient(url) as client:
-        try:
-            yield client
-        except FasterSegError as error:
-            _say(str(error))
-            raise typer.Exit(FAILED) from error
-        except ValidationError as error:  # of what we were about to send
-            raise typer.BadParameter(_first_error(error)) from error
-
-
-def _watch_to_the_end(client: FasterSegClient, job_id: str, as_json: bool) -> None:
-    (job,) = watch(client, [job_id], Console(stderr=as_json))
-    if as_json:
-        _print_json(job)
-    if job.state is JobState.SUCCEEDED:
-        return
-    if job.reason is not None:
-        _say(f"{title(job)} failed ({job.reason.failure}): {job.reason.message}")
-    raise typer.Exit(FAILED)
-
-
-def _run_service(command: str, arguments: list[str]) -> None:
-    _run_program("services.embedded", f"fasterseg {command}", [command, *arguments])
-
-
-def _run_core(group: str, arguments: list[str]) -> None:
-    _run_program("fasterseg_core", f"fasterseg {group} import", [group, "import", *arguments])
-
-
-def _run_program(module: str, command: str, arguments: list[str]) -> None:
-    """Runs a module that is not part of the client as a process of its own, and ends with its exit code."""
-    if find_spec(module.partition(".")[0]) is None or find_spec(module) is None:
-        _say(
-            f"`{command}` needs the service, and only its client is installed here; "
-            'install the service from a checkout of FasterSeg with `pip install -e ".[server,worker]"`'
-        )
-        raise typer.Exit(FAILED)
-    raise typer.Exit(subprocess.run([sys.executable, "-m", module, *arguments]).returncode)
 
 
 def _document(client: FasterSegClient, name: str) -> JsonObject:
@@ -321,12 +245,7 @@ def _inputs(pairs: list[str]) -> Inputs:
     try:
         return Inputs.model_validate(dict(_pair(pair, "--input") for pair in pairs))
     except ValidationError as error:
-        raise typer.BadParameter(_first_error(error), param_hint="--input") from error
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise typer.BadParameter(first_error(error), param_hint="--input") from error
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -334,11 +253,3 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     if not name or not separator:
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
     return name, value
-
-
-def _print_json(value: BaseModel) -> None:
-    typer.echo(value.model_dump_json(indent=2))
-
-
-def _say(message: str) -> None:
-    typer.echo(message, err=True)

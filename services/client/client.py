@@ -15,6 +15,7 @@ from .schemas import (
     ArchitecturePage,
     ArchitectureRecord,
     ArchitectureSubmission,
+    CalibrationRecord,
     Estimate,
     EstimateRequest,
     EstimateResponse,
@@ -29,6 +30,7 @@ from .schemas import (
     JobSubmission,
     JsonObject,
     LatencyTablePage,
+    LatencyTableSubmission,
     LatencyTableSummary,
     Preset,
 )
@@ -178,9 +180,19 @@ class FasterSegClient:
         """The document of a latency table."""
         return parsed_document(self._get(f"latency-tables/{table_id}"))
 
-    def estimate(self, table_id: str, architectures: Sequence[str | JsonObject]) -> list[Estimate]:
+    def add_latency_table(self, document: JsonObject) -> LatencyTableSummary:
+        """The summary of a latency table of the user's own; adding it again changes nothing."""
+        return parsed(LatencyTableSummary, self._post("latency-tables", LatencyTableSubmission(document=document)))
+
+    def calibration(self, table_id: str) -> JsonObject | None:
+        """The correction of a table's sums, if it has one."""
+        return parsed(CalibrationRecord, self._get(f"latency-tables/{table_id}/calibration")).calibration
+
+    def estimate(
+        self, table_id: str, architectures: Sequence[str | JsonObject], *, breakdown: bool = False
+    ) -> list[Estimate]:
         """The predicted latency of each architecture, given by id or as a document, on a table's device."""
-        request = EstimateRequest(architectures=list(architectures))
+        request = EstimateRequest(architectures=list(architectures), breakdown=breakdown)
         return parsed(EstimateResponse, self._post(f"latency-tables/{table_id}/estimates", request)).items
 
     def architectures(self) -> list[ArchitectureRecord]:

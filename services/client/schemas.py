@@ -63,7 +63,8 @@ class FailureClass(StrEnum):
 class Inputs(Schema):
     """Ids that a job reads; what is left out is taken from the jobs in `after`.
 
-    latency_table and architecture are digests, network and teacher are ids of succeeded retrain jobs.
+    latency_table and architecture are digests, network and teacher are ids of succeeded retrain jobs. The latency_table
+    of a profile job is one of the same fingerprint, whose measured rows are taken over; it is never taken from `after`.
     """
 
     latency_table: Sha256 | None = None
@@ -174,11 +175,16 @@ class ArchitecturePage(Schema):
     items: list[ArchitectureRecord]
 
 
+class LatencyTableSubmission(Schema):
+    document: JsonObject
+
+
 class LatencyTableSummary(Schema):
     id: Sha256
     fingerprint: JsonObject
     rows: int
-    job: JobId | None
+    quarantined: int  # of these rows
+    job: JobId | None  # the first that measured it
     created_at: datetime
 
 
@@ -186,17 +192,35 @@ class LatencyTablePage(Schema):
     items: list[LatencyTableSummary]
 
 
-class Estimate(Schema):
-    """The predicted latency of an architecture on a table's device, whole and by part."""
+class CalibrationRecord(Schema):
+    """The correction of a table's sums, where its profile job measured whole networks."""
 
+    calibration: JsonObject | None
+
+
+class OperatorLatency(Schema):
+    """One row of a breakdown, in the order of execution."""
+
+    part: str
+    key: str
     milliseconds: float
+
+
+class Estimate(Schema):
+    """The predicted latency of an architecture on a table's device, whole, by part and, where asked, by operator."""
+
+    milliseconds: float  # the sum of its operators
+    num_executed: int  # operators
+    calibrated_ms: float | None = None  # corrected, where the table has a calibration
     parts: dict[str, float]
+    operators: list[OperatorLatency] | None = None
 
 
 class EstimateRequest(Schema):
     """The architectures to estimate, each by id or as a document."""
 
     architectures: list[Sha256 | JsonObject] = Field(min_length=1, max_length=1000)
+    breakdown: bool = False  # operator by operator as well
 
 
 class EstimateResponse(Schema):
@@ -302,6 +326,7 @@ class AttemptSuccess(Schema):
     artifacts: list[Artifact] = Field(default_factory=list, max_length=100)
     architectures: dict[str, JsonObject] = Field(default_factory=dict)
     latency_table: JsonObject | None = None
+    calibration: JsonObject | None = None  # of that table
 
 
 class AttemptFailure(Schema):

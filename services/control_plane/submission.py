@@ -136,8 +136,8 @@ def _makers(spec: JobConfig, parents: list[JobRow]) -> dict[str, tuple[list[JobR
     searches = [job for job in parents if job.kind is JobKind.SEARCH]
     retrains = [job for job in parents if job.kind is JobKind.RETRAIN]
     match spec:
-        case ProfileConfig():
-            return {}
+        case ProfileConfig():  # an earlier table, by name only: jobs of several engines may wait for each other
+            return {"latency_table": ([], False, "profile job")}
         case SearchConfig():
             return {"latency_table": (profiles, True, "profile job")}
         case RetrainConfig(role=Role.TEACHER, pruning=None):
@@ -162,6 +162,8 @@ class _Table:
     """What is known of a latency table before it may be measured."""
 
     origin: str
+    engine: str
+    precision: str
     resolution: Resolution
     num_classes: int
     entries: frozenset[OperatorSpec]
@@ -178,6 +180,11 @@ def _check_inputs(session: Session, submission: JobSubmission, spec: JobConfig, 
     network = inputs.network or sources.get("network")
     teacher = inputs.teacher or sources.get("teacher")
     match spec:
+        case ProfileConfig() if table is not None:
+            _check_same("spec.engine", spec.engine, table.engine, table)
+            _check_same("spec.precision", spec.precision, table.precision, table)
+            _check_resolution(spec.resolution, table)
+            _check_num_classes(NUM_CLASSES[spec.dataset], table.num_classes, table.origin)
         case SearchConfig() if table is not None:
             _check_resolution(spec.resolution, table)
             _check_num_classes(NUM_CLASSES[spec.dataset], table.num_classes, table.origin)
@@ -231,6 +238,8 @@ def _planned_table(job: JobRow) -> _Table:
     num_classes = NUM_CLASSES[spec.dataset]
     return _Table(
         origin=f"the table of profile job {job.id}",
+        engine=spec.engine,
+        precision=spec.precision,
         resolution=spec.resolution,
         num_classes=num_classes,
         entries=frozenset(space_specs(spec.space, spec.resolution, num_classes)),
@@ -244,6 +253,8 @@ def _measured_table(session: Session, table_id: str) -> _Table:
         raise InvalidRequest.at("inputs.latency_table", error.detail) from error
     return _Table(
         origin=f"latency table {table_id[:12]}",
+        engine=table.fingerprint.engine,
+        precision=table.fingerprint.precision,
         resolution=table.fingerprint.resolution,
         num_classes=table.fingerprint.num_classes,
         entries=frozenset(table.rows) - frozenset(table.missing(table.rows)),
@@ -255,10 +266,13 @@ def _num_classes(session: Session, retrain_job: str) -> int:
 
 
 def _check_resolution(wanted: Resolution, table: _Table) -> None:
-    if wanted != table.resolution:
-        found = f"{table.resolution.height}x{table.resolution.width}"
-        message = f"{wanted.height}x{wanted.width} is not the {found} of {table.origin}"
-        raise InvalidRequest.at("spec.resolution", message)
+    found = table.resolution
+    _check_same("spec.resolution", f"{wanted.height}x{wanted.width}", f"{found.height}x{found.width}", table)
+
+
+def _check_same(field: str, wanted: str, found: str, table: _Table) -> None:
+    if wanted != found:
+        raise InvalidRequest.at(field, f"{wanted} is not the {found} of {table.origin}")
 
 
 def _check_num_classes(wanted: int, found: int, origin: str) -> None:

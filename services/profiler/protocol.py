@@ -8,7 +8,7 @@ are in memory at once; one that fails or scatters is tried again, and in the end
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 
@@ -46,13 +46,17 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementProgress:
-    """How many measurements are made, what the last one was of, and the canary's largest drift in passes used."""
+    """How many measurements are made, what the last one was of, and the canary's largest drift in passes used.
+
+    The report that ends a batch has its rows.
+    """
 
     done: int
     total: int
     key: str
     seconds_left: float
     max_drift: float
+    finished: Mapping[str, LatencyRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,41 +85,84 @@ class _Canary:
         return now_ms / self._best_ms - 1
 
 
-def measure(
-    workloads: Mapping[str, Callable[[], Workload]], canary: Workload, runner: Runner, protocol: Protocol
-) -> Generator[MeasurementProgress, None, dict[str, LatencyRow]]:
-    """Yields after every measurement and returns the row of every key.
+class _Tally:
+    """How far the measurements are; those of rows that were there before count as done, but not as time taken."""
 
-    Each workload is built once, with its batch, and dropped with it.
+    def __init__(self, num_known: int, num_rows: int, passes: int) -> None:
+        self._started = time.monotonic()
+        self._first = self._done = num_known * passes
+        self._total = num_rows * passes
+        self._end = self._done  # of the batch
+        self.max_drift = 0.0
+
+    def begin(self, num_measurements: int) -> None:
+        """Expects a batch of so many measurements."""
+        self._end = self._done + num_measurements
+
+    def count(self, key: str) -> MeasurementProgress:
+        """One measurement more; repetitions are no progress."""
+        self._done = min(self._done + 1, self._end)
+        return self._report(key, {})
+
+    def finish(self, rows: Mapping[str, LatencyRow]) -> MeasurementProgress:
+        """The end of a batch."""
+        self._done = self._end
+        return self._report(list(rows)[-1], rows)
+
+    def _report(self, key: str, finished: Mapping[str, LatencyRow]) -> MeasurementProgress:
+        seconds_each = (time.monotonic() - self._started) / (self._done - self._first)
+        return MeasurementProgress(
+            done=self._done,
+            total=self._total,
+            key=key,
+            seconds_left=seconds_each * (self._total - self._done),
+            max_drift=self.max_drift,
+            finished=finished,
+        )
+
+
+def measure(
+    workloads: Mapping[str, Callable[[], Workload]],
+    canary: Workload,
+    runner: Runner,
+    protocol: Protocol,
+    known: Mapping[str, LatencyRow] | None = None,
+) -> Generator[MeasurementProgress, None, dict[str, LatencyRow]]:
+    """Yields after every measurement and every batch, and returns the row of every key.
+
+    Rows that are known are not measured. Each workload is built once, with its batch, and dropped with it.
 
     Raises:
         MeasurementError: the canary itself cannot be measured.
     """
-    started = time.monotonic()
-    watcher = _Canary(canary, runner, protocol)
-    rows: dict[str, LatencyRow] = {}
-    max_drift, done, total = 0.0, 0, len(workloads) * protocol.passes
-    remaining = iter(workloads.items())
+    rows = {key: row for key, row in (known or {}).items() if key in workloads}
+    remaining = iter([(key, build) for key, build in workloads.items() if key not in rows])
+    tally = _Tally(len(rows), len(workloads), protocol.passes)
+    watcher: _Canary | None = None  # a table that is complete needs none
     while batch := {key: build() for key, build in islice(remaining, protocol.batch_size)}:
-        end = done + len(batch) * protocol.passes
-        for _ in range(protocol.attempts):
-            taken: list[_Pass] = []
-            for key in _passes(batch, taken, watcher, runner, protocol):
-                done = min(done + 1, end)  # repetitions are no progress
-                yield MeasurementProgress(
-                    done=done,
-                    total=total,
-                    key=key,
-                    seconds_left=(time.monotonic() - started) / done * (total - done),
-                    max_drift=max_drift,
-                )
-            best = sorted(taken, key=lambda one: one.drift)[: protocol.passes]
-            max_drift = max(max_drift, best[-1].drift)
-            rows |= {key: _row(key, best, protocol) for key in batch}
-            batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
-            if not batch:
-                break
-        done = end
+        watcher = watcher or _Canary(canary, runner, protocol)
+        finished = yield from _measure_batch(batch, watcher, runner, protocol, tally)
+        rows |= finished
+        yield tally.finish(finished)
+    return rows
+
+
+def _measure_batch(
+    batch: Mapping[str, Workload], watcher: _Canary, runner: Runner, protocol: Protocol, tally: _Tally
+) -> Generator[MeasurementProgress, None, dict[str, LatencyRow]]:
+    """Returns the rows of a batch, tried again where they are quarantined."""
+    rows: dict[str, LatencyRow] = {}
+    tally.begin(len(batch) * protocol.passes)
+    for _ in range(protocol.attempts):
+        taken: list[_Pass] = []
+        for key in _passes(batch, taken, watcher, runner, protocol):
+            yield tally.count(key)
+        best = sorted(taken, key=lambda one: one.drift)[: protocol.passes]
+        tally.max_drift = max(tally.max_drift, best[-1].drift)
+        rows |= {key: _row(key, best, protocol) for key in batch}
+        batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
+        if not batch:
+            break
     return rows
 
 

@@ -1,28 +1,42 @@
 """The latency table of a search space on this machine: every operator that its networks can execute (appendix E)."""
 
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import asdict
 from functools import partial
 
 from fasterseg_core.config import NUM_CLASSES, ProfileConfig
-from fasterseg_core.latency_table import Fingerprint, LatencyTable
+from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.runners import Runner, operator_workload
 
 
-def build_table(config: ProfileConfig, runner: Runner) -> Generator[MeasurementProgress, None, LatencyTable]:
+def build_table(
+    config: ProfileConfig, runner: Runner, known: Mapping[OperatorSpec, LatencyRow] | None = None
+) -> Generator[MeasurementProgress, None, LatencyTable]:
     """Yields after every measurement and returns the table; operators that could not be measured are quarantined in it.
+
+    Known rows, which must be of this fingerprint, are taken over and count as done.
 
     Raises:
         MeasurementError: not even the canary could be measured.
     """
     specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
-    protocol = Protocol(passes=config.passes, samples=config.samples)
     workloads = {spec.key: partial(operator_workload, spec) for spec in specs}
-    rows = yield from measure(workloads, operator_workload(canary_spec(specs)), runner, protocol)
-    return LatencyTable(
-        fingerprint(config, runner, protocol), {OperatorSpec.from_key(key): row for key, row in rows.items()}
+    rows = yield from measure(
+        workloads,
+        operator_workload(canary_spec(specs)),
+        runner,
+        protocol_of(config),
+        {spec.key: row for spec, row in (known or {}).items()},
     )
+    return LatencyTable(fingerprint(config, runner), {OperatorSpec.from_key(key): row for key, row in rows.items()})
+
+
+def protocol_of(config: ProfileConfig) -> Protocol:
+    """How a table is measured."""
+    return Protocol(passes=config.passes, samples=config.samples)
 
 
 def canary_spec(specs: list[OperatorSpec]) -> OperatorSpec:
@@ -30,7 +44,7 @@ def canary_spec(specs: list[OperatorSpec]) -> OperatorSpec:
     return sorted(specs, key=lambda spec: (spec.macs, spec.key))[len(specs) // 2]
 
 
-def fingerprint(config: ProfileConfig, runner: Runner, protocol: Protocol) -> Fingerprint:
+def fingerprint(config: ProfileConfig, runner: Runner) -> Fingerprint:
     """What the numbers of a table depend on."""
     identity = runner.identity
     return Fingerprint(
@@ -40,7 +54,17 @@ def fingerprint(config: ProfileConfig, runner: Runner, protocol: Protocol) -> Fi
         driver=identity.driver,
         threads=identity.threads,
         precision=identity.precision,
-        protocol=protocol.describe(identity.clock),
+        protocol=protocol_of(config).describe(identity.clock),
         resolution=config.resolution,
         num_classes=NUM_CLASSES[config.dataset],
     )
+
+
+def fingerprint_differences(earlier: Fingerprint, now: Fingerprint) -> list[str]:
+    """Each field in which two fingerprints differ, with both values; rows may be shared where there is none."""
+    before, after = asdict(earlier), asdict(now)
+    return [
+        f"{name} was {json.dumps(before[name])} and is {json.dumps(after[name])}"
+        for name in before
+        if before[name] != after[name]
+    ]

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fasterseg_core.architecture import Architecture
-from fasterseg_core.latency_table import LatencyTable
+from fasterseg_core.latency_calibration import Calibration
+from fasterseg_core.latency_table import LatencyTable, RowState
 from fasterseg_core.search_space import Operator
 from services.client import schemas
 from services.client.schemas import InvalidField, JsonObject
@@ -34,8 +35,26 @@ class _Architecture(_Document):
     branches: list[list[_Cell]]
 
 
+class _Resolution(_Document):
+    height: int
+    width: int
+
+
+class _Fingerprint(_Document):
+    engine: str
+    engine_version: str
+    device: str
+    driver: str
+    threads: int
+    precision: str
+    protocol: str
+    resolution: _Resolution
+    num_classes: int
+    interpolation: str
+
+
 class _LatencyTable(_Document):
-    fingerprint: JsonObject
+    fingerprint: _Fingerprint
     rows: dict[str, JsonObject]
 
 
@@ -71,16 +90,33 @@ def add_derived_architecture(session: Session, job: str, role: str, document: Js
     session.add(DerivedArchitectureRow(job=job, role=role, architecture=digest))
 
 
-def add_latency_table(session: Session, document: JsonObject, now: datetime) -> str:
+def add_latency_table(session: Session, document: JsonObject, now: datetime, field: str = "latency_table") -> str:
     """The id of a latency table, stored unless it was before."""
-    table = parse_latency_table(document)
+    table = parse_latency_table(document, field)
     insert_if_absent(session, LatencyTableRow, id=table.digest, document=table.to_document(), created_at=now)
     return table.digest
+
+
+def add_calibration(session: Session, table: str, document: JsonObject) -> None:
+    """Puts a calibration beside its table, once: what estimates with this table say never changes again."""
+    try:
+        calibration = Calibration.from_document(document)  # type: ignore[arg-type]  # checked by it
+    except ValueError as error:
+        raise InvalidRequest.at("calibration", str(error)) from error
+    row = session.get_one(LatencyTableRow, table)
+    if row.calibration is None:
+        row.calibration = json.loads(json.dumps(calibration.to_document()))
 
 
 def submit_architecture(session: Session, document: JsonObject) -> schemas.ArchitectureRecord:
     """The record of an architecture that a user sent."""
     return find_architecture(session, add_architecture(session, document, database_now(session)))
+
+
+def submit_latency_table(session: Session, document: JsonObject) -> schemas.LatencyTableSummary:
+    """The summary of a latency table that a user sent."""
+    row = session.get_one(LatencyTableRow, add_latency_table(session, document, database_now(session), "document"))
+    return _table_summaries(session, [row])[0]
 
 
 def find_architecture(session: Session, architecture: str) -> schemas.ArchitectureRecord:
@@ -105,10 +141,29 @@ def find_latency_table(session: Session, table: str) -> JsonObject:
     return row.document
 
 
+def find_calibration(session: Session, table: str) -> Calibration | None:
+    """The calibration beside a table, if it has one; NotFound where there is no such table."""
+    row = session.get(LatencyTableRow, table)
+    if row is None:
+        raise NotFound(f"there is no latency table {table}")
+    if row.calibration is None:
+        return None
+    return Calibration.from_document(row.calibration)  # type: ignore[arg-type]  # checked before it was stored
+
+
+def find_calibration_record(session: Session, table: str) -> schemas.CalibrationRecord:
+    """The calibration beside a table as its document; NotFound where there is no such table."""
+    calibration = find_calibration(session, table)
+    return schemas.CalibrationRecord(calibration=calibration and json.loads(json.dumps(calibration.to_document())))
+
+
 def list_latency_tables(session: Session) -> list[schemas.LatencyTableSummary]:
     """The newest latency tables, at most PAGE, each with the first job that measured it."""
     newest = select(LatencyTableRow).order_by(LatencyTableRow.created_at.desc(), LatencyTableRow.id).limit(PAGE)
-    rows = list(session.scalars(newest))
+    return _table_summaries(session, list(session.scalars(newest)))
+
+
+def _table_summaries(session: Session, rows: list[LatencyTableRow]) -> list[schemas.LatencyTableSummary]:
     first = select(JobRow.latency_table, JobRow.id).where(JobRow.latency_table.in_([row.id for row in rows]))
     jobs = dict(session.execute(first.order_by(JobRow.number.desc())).all())
     summaries = []
@@ -117,8 +172,9 @@ def list_latency_tables(session: Session) -> list[schemas.LatencyTableSummary]:
         summaries.append(
             schemas.LatencyTableSummary(
                 id=row.id,
-                fingerprint=document.fingerprint,
+                fingerprint=document.fingerprint.model_dump(),
                 rows=len(document.rows),
+                quarantined=sum(values["state"] == RowState.QUARANTINED for values in document.rows.values()),
                 job=jobs.get(row.id),
                 created_at=row.created_at,
             )

@@ -79,18 +79,21 @@ def follow_measurement(
         except StopIteration as finished:
             result: T = finished.value
             return result
-        attempt.progress(
-            Progress(
-                phase=phase,
-                epoch=0,
-                epochs=0,
-                step=report.done,
-                steps=report.total,
-                fraction=begin + (end - begin) * report.done / report.total,
-                seconds_left=report.seconds_left,
-            )
-        )
+        attempt.progress(measurement_progress(report, phase, begin, end))
     raise Stopped
+
+
+def measurement_progress(report: MeasurementProgress, phase: str, begin: float, end: float) -> Progress:
+    """Where a job is that measures between two fractions of it."""
+    return Progress(
+        phase=phase,
+        epoch=0,
+        epochs=0,
+        step=report.done,
+        steps=report.total,
+        fraction=begin + (end - begin) * report.done / report.total,
+        seconds_left=report.seconds_left,
+    )
 
 
 def counted(

@@ -6,12 +6,14 @@ from fasterseg_core.latency_table import LatencyTable, RowState
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.engines import open_runner
-from services.profiler.fidelity import Fidelity, compare, random_architectures
+from services.profiler.fidelity import FidelityReport, report
+from services.profiler.measured_networks import measure_networks
 from services.profiler.protocol import Protocol
+from services.profiler.random_networks import random_architectures
 from services.profiler.runners import Runner
-from services.profiler.table_builder import build_table
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
+from services.workers.measured_table import measure_table
 from services.workers.outputs import json_object, store, store_json
 
 FIDELITY_SHARE = 0.2  # of the job's time, roughly
@@ -22,10 +24,10 @@ def run(job: Job, attempt: AttemptClient) -> None:
     config = config_of(job, ProfileConfig)
     runner = open_runner(config.engine, config.threads, config.precision)
     share = FIDELITY_SHARE if config.random_networks else 0.0
-    table = follow_measurement(build_table(config, runner), "measure operators", 0.0, 1 - share, attempt)
+    table = measure_table(job, config, runner, 1 - share, attempt)
     quarantined = {spec.key: row.reason for spec, row in table.rows.items() if row.state is RowState.QUARANTINED}
     result: dict[str, object] = {"rows": len(table.rows), "quarantined": quarantined}
-    artifacts = []
+    artifacts, calibration = [], None
     if config.random_networks:
         try:
             fidelity = _fidelity(config, table, runner, 1 - share, attempt)
@@ -33,21 +35,29 @@ def run(job: Job, attempt: AttemptClient) -> None:
             result["fidelity"] = str(error)
         else:
             document = fidelity.to_document()
-            result |= {name: value for name, value in document.items() if name not in ("networks", "left_out")}
-            predicted = [network.predicted_ms for network in fidelity.networks]
-            measured = [network.measured_ms for network in fidelity.networks]
+            calibration = json_object(document["calibration"])
+            result |= {"fidelity": document["errors"], "calibration": document["calibration"]}
             artifacts = [
-                store(attempt, "fidelity.png", latency_fidelity(predicted, measured)),
+                store(attempt, "fidelity.png", latency_fidelity(fidelity.calibrated_ms, fidelity.measured_ms)),
                 store_json(attempt, "fidelity.json", document),
             ]
     attempt.succeed(
-        AttemptSuccess(result=json_object(result), artifacts=artifacts, latency_table=json_object(table.to_document()))
+        AttemptSuccess(
+            result=json_object(result),
+            artifacts=artifacts,
+            latency_table=json_object(table.to_document()),
+            calibration=calibration,
+        )
     )
 
 
 def _fidelity(
     config: ProfileConfig, table: LatencyTable, runner: Runner, begin: float, attempt: AttemptClient
-) -> Fidelity:
-    architectures = random_architectures(config.space, config.random_networks)
+) -> FidelityReport:
+    """Random networks measured whole: the first ones calibrate, the others are held out."""
+    architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
     protocol = Protocol(passes=config.passes, samples=config.samples)
-    return follow_measurement(compare(architectures, table, runner, protocol), "measure networks", begin, 1.0, attempt)
+    measured = follow_measurement(
+        measure_networks(architectures, table, runner, protocol), "measure networks", begin, 1.0, attempt
+    )
+    return report(measured, [architecture.digest for architecture in architectures[: config.calibration_networks]])

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel
 
+from services.client.latency_table import table_digest
 from services.client.schemas import (
     ArchitecturePage,
     ArchitectureRecord,
@@ -37,7 +38,9 @@ from services.client.schemas import (
     JobPage,
     JobState,
     JobSubmission,
+    JsonObject,
     LatencyTablePage,
+    LatencyTableSubmission,
     LatencyTableSummary,
     Problem,
     Progress,
@@ -52,7 +55,31 @@ SUBMISSION_ID = "test-00000search0-1"
 TICKET = "a-ticket-of-sixteen-characters"
 TOKEN = "token-of-the-attempt"
 ARCHITECTURE_DOCUMENT = {"stem_ratio": 8, "branches": []}
-TABLE_DOCUMENT = {"fingerprint": {"device": "a processor"}, "rows": {}}
+CONV, SKIP = "conv 64->64 8x16 /1", "skip 64->64 8x16 /1"
+
+
+def a_row(milliseconds: float = 1.0, **values: object) -> JsonObject:
+    defaults = {"lower_quartile": milliseconds, "upper_quartile": milliseconds, "samples": 5}
+    return {"milliseconds": milliseconds, **defaults, "state": "measured", "reason": "", **values}
+
+
+def a_table_document(rows: dict[str, JsonObject] | None = None, **fingerprint: object) -> JsonObject:
+    defaults = {
+        "engine": "onnxruntime",
+        "engine_version": "1.20",
+        "device": "a processor",
+        "driver": "none",
+        "threads": 1,
+        "precision": "fp32",
+        "protocol": "made up",
+        "resolution": {"height": 64, "width": 128},
+        "num_classes": 11,
+        "interpolation": "bilinear",
+    }
+    return {"fingerprint": {**defaults, **fingerprint}, "rows": rows or {CONV: a_row(1.5), SKIP: a_row(0.5)}}
+
+
+TABLE_DOCUMENT = a_table_document()
 PAGE_SIZE = 2
 
 Stage = TypeVar("Stage")
@@ -63,7 +90,7 @@ def sha256(data: bytes) -> str:
 
 
 ARCHITECTURE_ID = sha256(b"architecture")
-TABLE_ID = sha256(b"table")
+TABLE_ID = table_digest(TABLE_DOCUMENT)
 
 
 def a_job(**values: object) -> Job:
@@ -129,10 +156,12 @@ class FakeControlPlane:
 
         self.jobs: dict[str, list[Job]] = {}  # each request of a job shows the next of its stages, then stays
         self.fate: list[JobState] = []  # the states after queued that submitted jobs go through
+        self.made: dict[str, object] = {}  # what they have then
         self.submissions: dict[str, JobSubmission] = {}  # by Idempotency-Key
         self.logs: list[str] = [""]  # likewise
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
+        self.latency_tables = {TABLE_ID: TABLE_DOCUMENT}
 
         self.lease_lost = False
         self.cancel_requested = False
@@ -153,6 +182,10 @@ class FakeControlPlane:
     def add_artifact(self, data: bytes) -> str:
         self.artifacts[sha256(data)] = data
         return sha256(data)
+
+    def add_table(self, document: JsonObject) -> str:
+        self.latency_tables[table_digest(document)] = document
+        return table_digest(document)
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Returns once the condition, of this plane or of its client, holds."""
@@ -218,7 +251,7 @@ class FakeControlPlane:
                 parts = dict.fromkeys(("database", "store", "ray", "profiler"), "ok")
                 return _ok(Health(status="ok", version="0.1.0", ray_dashboard="http://127.0.0.1:8265", **parts))
             case _, ["latency-tables", *rest]:
-                return _latency_tables(rest, body)
+                return self._latency_tables(method, rest, body)
             case _, ["architectures", *rest]:
                 return _architectures(method, rest, body)
             case "POST", ["attempts", submission_id, action] if submission_id == SUBMISSION_ID:
@@ -230,9 +263,27 @@ class FakeControlPlane:
             self.submissions[key] = submission
             values = {name: getattr(submission, name) for name in ("kind", "name", "spec", "after", "inputs")}
             job = a_job(id=f"{len(self.submissions):012}", **values)
-            self.add(job, *(job.model_copy(update={"state": state}) for state in self.fate))
+            self.add(job, *(job.model_copy(update={"state": state, **self.made}) for state in self.fate))
         number = list(self.submissions).index(key) + 1
         return _ok(self.jobs[f"{number:012}"][0], 202)
+
+    def _latency_tables(self, method: str, route: list[str], body: bytes) -> Answer:
+        match method, route:
+            case "POST", []:
+                document = LatencyTableSubmission.model_validate_json(body).document
+                return _ok(_summary(self.add_table(document), document), 201)
+            case "GET", []:
+                items = [_summary(table, document) for table, document in self.latency_tables.items()]
+                return _ok(LatencyTablePage(items=items))
+            case "GET", [table] if table in self.latency_tables:
+                return Answer(200, json.dumps(self.latency_tables[table]).encode())
+            case "GET", [table]:
+                return problem_answer(
+                    Problem(title="Not Found", status=404, detail=f"there is no latency table {table}")
+                )
+        request = EstimateRequest.model_validate_json(body)
+        estimate = Estimate(milliseconds=1.5, num_executed=3, parts={"stem": 1.5})
+        return _ok(EstimateResponse(items=[estimate for _ in request.architectures]))
 
     def _attempt(self, action: str, token: str | None, body: bytes) -> Answer:
         if self.lease_lost or self.end is not None:
@@ -310,17 +361,6 @@ def unknown_field(field: str) -> Answer:
     return problem_answer(Problem(title="Invalid submission", status=422, detail="1 field was refused", errors=errors))
 
 
-def _latency_tables(route: list[str], body: bytes) -> Answer:
-    match route:
-        case []:
-            summary = LatencyTableSummary(id=TABLE_ID, fingerprint={}, rows=3, job=None, created_at=NOW)
-            return _ok(LatencyTablePage(items=[summary]))
-        case [_]:
-            return Answer(200, json.dumps(TABLE_DOCUMENT).encode())
-    request = EstimateRequest.model_validate_json(body)
-    return _ok(EstimateResponse(items=[Estimate(milliseconds=1.5, parts={"stem": 1.5}) for _ in request.architectures]))
-
-
 def _architectures(method: str, route: list[str], body: bytes) -> Answer:
     record = ArchitectureRecord(id=ARCHITECTURE_ID, document=ARCHITECTURE_DOCUMENT, job=None, role=None, created_at=NOW)
     match method, route:
@@ -333,6 +373,19 @@ def _architectures(method: str, route: list[str], body: bytes) -> Answer:
         case "GET", [name] if name.endswith(".svg"):
             return Answer(200, b"<svg/>")
     return _ok(record)
+
+
+def _summary(table: str, document: JsonObject) -> LatencyTableSummary:
+    rows = document["rows"]
+    quarantined = sum(row["state"] == "quarantined" for row in rows.values())
+    return LatencyTableSummary(
+        id=table,
+        fingerprint=document["fingerprint"],
+        rows=len(rows),
+        quarantined=quarantined,
+        job=None,
+        created_at=NOW,
+    )
 
 
 def _next(stages: list[Stage]) -> Stage:

@@ -1,12 +1,10 @@
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from services.client.cli import app
 from services.client.schemas import JobState, Problem
+from tests.client.conftest import Run
 from tests.client.fake_control_plane import (
     ARCHITECTURE_ID,
     TABLE_ID,
@@ -18,18 +16,6 @@ from tests.client.fake_control_plane import (
     problem_answer,
     unknown_field,
 )
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(plane: FakeControlPlane) -> Iterator[Run]:
-    """Runs the command with the plane's address in its environment."""
-
-    def run(*arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(app, arguments, input=stdin, env={"FASTERSEG_URL": plane.url, "COLUMNS": "200"})
-
-    return run
 
 
 def test_submit_prints_the_id_alone(plane: FakeControlPlane, run: Run) -> None:

@@ -16,6 +16,7 @@ from tests.client.fake_control_plane import (
     a_failed_job,
     a_job,
     a_progress,
+    a_table_document,
     an_artifact,
     unknown_field,
 )
@@ -170,6 +171,15 @@ def test_latency_tables_are_listed_and_read(client: FasterSegClient) -> None:
     (summary,) = client.latency_tables()
 
     assert client.latency_table(summary.id) == TABLE_DOCUMENT
+
+
+def test_a_latency_table_is_added(plane: FakeControlPlane, client: FasterSegClient) -> None:
+    document = a_table_document(device="another")
+
+    summary = client.add_latency_table(document)
+
+    assert (summary.rows, summary.quarantined) == (2, 0)
+    assert client.latency_table(summary.id) == document
 
 
 def test_estimates_come_one_for_each_architecture(client: FasterSegClient) -> None:

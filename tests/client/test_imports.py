@@ -45,7 +45,8 @@ def test_the_client_imports_alone(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["search_space", "architecture", "operator_specs", "latency_table", "config", "drawing"]
+    "module",
+    ["search_space", "architecture", "operator_specs", "latency_calibration", "latency_table", "config", "drawing"],
 )
 def test_the_values_of_the_core_import_without_tensors(module: str) -> None:
     assert f"fasterseg_core.{module}" in imported_with(f"fasterseg_core.{module}")

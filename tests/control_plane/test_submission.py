@@ -176,6 +176,38 @@ def test_a_complete_table_is_accepted(api: TestClient, database: Database):
     assert submit(api, "search", inputs={"latency_table": table})["inputs"]["latency_table"] == table
 
 
+def test_a_profile_job_may_name_an_earlier_table(api: TestClient, database: Database):
+    table = a_stored_table(database)
+
+    assert submit(api, "profile", inputs={"latency_table": table})["inputs"]["latency_table"] == table
+
+
+def test_a_profile_job_that_waits_for_another_measures_every_row(api: TestClient, database: Database):
+    earlier = submitted(api, "profile")
+    later = submitted(api, "profile", after=(earlier,))
+    run_next(database, JobKind.PROFILE)
+
+    assert api.get(f"jobs/{later}").json()["inputs"]["latency_table"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "found"),
+    [
+        ({"engine": "openvino"}, "spec.engine", "openvino is not the onnxruntime"),
+        ({"precision": "fp16"}, "spec.precision", "fp16 is not the fp32"),
+        ({"resolution": {"height": 128, "width": 128}}, "spec.resolution", "128x128 is not the 64x128"),
+    ],
+)
+def test_an_earlier_table_of_something_else_is_refused(
+    api: TestClient, database: Database, change: JsonObject, field: str, found: str
+):
+    table = a_stored_table(database)
+
+    errors = refused(api, "profile", inputs={"latency_table": table}, spec={**SPECS["profile"], **change})
+
+    assert errors == {field: f"{found} of latency table {table[:12]}"}
+
+
 def test_a_missing_parent_is_refused(api: TestClient):
     errors = refused(api, "search", after=("aaaaaaaaaaaa",))
 
@@ -217,13 +249,14 @@ def test_a_named_input_settles_an_ambiguity(api: TestClient, database: Database)
 
 
 def test_an_input_that_the_kind_does_not_read_is_refused(api: TestClient):
-    assert refused(api, "profile", inputs={"latency_table": "0" * 64}).keys() == {"inputs.latency_table"}
+    assert refused(api, "profile", inputs={"architecture": "0" * 64}).keys() == {"inputs.architecture"}
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
         ("search", "latency_table", "0" * 64),
+        ("profile", "latency_table", "0" * 64),
         ("retrain", "architecture", "0" * 64),
         ("evaluate", "network", "aaaaaaaaaaaa"),
     ],

@@ -6,11 +6,14 @@ import torch
 
 from fasterseg_core.__main__ import main
 from fasterseg_core.architecture import Architecture
+from fasterseg_core.config import Role
 from fasterseg_core.derive import derive
+from fasterseg_core.latency import balanced_weights, sensitivities, space_latency
 from fasterseg_core.latency_table import LatencyTable
 from fasterseg_core.reference_rule import derive_by_reference
+from fasterseg_core.relaxation import Relaxation
 from fasterseg_core.search_space import SearchSpace
-from tests.builders import a_published_search, a_relaxation
+from tests.builders import a_latency_table, a_published_search, a_relaxation, a_search_space
 
 ENTRIES = {"ConvNorm_H64_W128_Cin3_Cout8_kernel3_stride2": 1.0, "head_H8_W16_Cin16_Cout19": 2.0, "what_H1_W1_C1": 3.0}
 
@@ -68,3 +71,37 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys, kind):
     refused, absent = capsys.readouterr().err.splitlines()
     assert refused.startswith("notes.txt is refused: ")
     assert absent.startswith("[Errno 2] No such file or directory")
+
+
+def a_table_file(tmp_path, space):
+    table = a_latency_table(space, num_classes=3)
+    (tmp_path / "table.json").write_text(json.dumps(table.to_document()))
+    return table, str(tmp_path / "table.json")
+
+
+def test_sensitivities_of_a_table_and_the_weights_that_balance_them(tmp_path, capsys):
+    space = a_search_space(num_layers=5, expansion_ratios=(1, 2, 3), student_ratio=2)
+    table, file = a_table_file(tmp_path, space)
+    relaxation = Relaxation(space, Role.STUDENT)
+    expected = sensitivities(relaxation, space_latency(space, relaxation, table))
+
+    code = main(["lut", "sensitivities", file, "--layers", "5", "--ratios", "1", "2", "3"])
+
+    document = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert tuple(document["sensitivity_ms"].values()) == expected
+    assert tuple(document["granularity_weights"].values()) == balanced_weights(expected)
+
+
+def test_sensitivities_of_another_space_are_refused_with_the_options_that_say_which(tmp_path, capsys):
+    _, file = a_table_file(tmp_path, a_search_space(num_layers=5, expansion_ratios=(1, 2, 3), student_ratio=2))
+
+    assert main(["lut", "sensitivities", file]) == 1
+    assert "give the --layers and --ratios that it was measured for" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_table_is_refused_by_name(tmp_path, capsys):
+    (tmp_path / "table.json").write_text("[]")
+
+    assert main(["lut", "sensitivities", str(tmp_path / "table.json")]) == 1
+    assert "table.json is no latency table" in capsys.readouterr().err

@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
 from fasterseg_core.architecture import TABLE_7
 from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
-from fasterseg_core.operator_specs import architecture_specs, space_specs
+from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
-from services.profiler.fidelity import random_architectures
-from services.profiler.table_builder import build_table, canary_spec
-from tests.profiler.fake_runner import MacsRunner
+from services.profiler.random_networks import random_architectures
+from services.profiler.table_builder import build_table, canary_spec, fingerprint_differences
+from tests.profiler.fake_runner import FakeRunner, MacsRunner
 from tests.profiler.test_protocol import drain
 
 SPACE = SearchSpace(num_layers=3, expansion_ratios=(2,), student_ratio=2)
@@ -51,6 +53,56 @@ def test_an_estimate_is_the_sum_of_its_operators(table: LatencyTable) -> None:
 def test_an_operator_outside_the_space_is_missing_by_name(table: LatencyTable) -> None:
     with pytest.raises(MissingLatencyError, match="has no entry for 'stem 3->64 64x64 /8'"):
         estimate(TABLE_7, table)
+
+
+def test_known_rows_are_taken_over_and_only_the_others_measured(table: LatencyTable) -> None:
+    known = {spec: replace(table.rows[spec], milliseconds=9.0) for spec in SPECS[:30]}
+
+    reports, built = drain(build_table(CONFIG, MacsRunner(), known))
+
+    assert {report.key for report in reports} == {spec.key for spec in SPECS[30:]}
+    assert built.rows == {**table.rows, **known}
+    assert built.fingerprint == table.fingerprint
+
+
+def test_known_rows_count_as_done(table: LatencyTable) -> None:
+    known = {spec: table.rows[spec] for spec in SPECS[:30]}
+
+    reports, _ = drain(build_table(CONFIG, MacsRunner(), known))
+
+    assert reports[0].done == 30 * CONFIG.passes + 1
+    assert reports[-1].done == reports[-1].total == len(SPECS) * CONFIG.passes
+
+
+def test_a_table_whose_rows_are_all_known_is_there_at_once(table: LatencyTable) -> None:
+    assert drain(build_table(CONFIG, FakeRunner(), table.rows)) == ([], table)
+
+
+def test_known_rows_of_another_space_are_left_out(table: LatencyTable) -> None:
+    larger = SearchSpace(num_layers=3, expansion_ratios=(2, 3), student_ratio=2)
+    known = dict.fromkeys(space_specs(larger, CONFIG.resolution, 11), table.rows[SPECS[0]])
+
+    _, built = drain(build_table(CONFIG, MacsRunner(), known))
+
+    assert set(built.rows) == set(SPECS)
+
+
+def test_every_row_is_reported_once_by_the_batch_that_finished_it(table: LatencyTable) -> None:
+    reports, built = drain(build_table(CONFIG, MacsRunner()))
+
+    finished = [(key, row) for report in reports for key, row in report.finished.items()]
+    assert sorted(key for key, _ in finished) == sorted(spec.key for spec in SPECS)
+    assert {OperatorSpec.from_key(key): row for key, row in finished} == built.rows
+
+
+def test_fingerprints_that_differ_say_in_what(table: LatencyTable) -> None:
+    now = replace(table.fingerprint, driver="2", resolution=Resolution(height=64, width=96))
+
+    assert fingerprint_differences(table.fingerprint, table.fingerprint) == []
+    assert fingerprint_differences(table.fingerprint, now) == [
+        'driver was "none" and is "2"',
+        'resolution was {"height": 64, "width": 64} and is {"height": 64, "width": 96}',
+    ]
 
 
 def test_the_canary_is_of_middling_size() -> None:

@@ -1,5 +1,6 @@
 """What a worker speaks to, and the clock that it reads."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -7,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fasterseg_core.checkpoint import CheckpointKind, load
-from services.client.schemas import CheckpointRef, JsonObject, Progress
+from services.client.schemas import AttemptSuccess, CheckpointRef, JsonObject, Progress
 
 SEARCH = CheckpointKind.SEARCH
 
@@ -30,12 +31,24 @@ class FakeClock:
 class FakeAttempt:
     """Keeps what a worker tells, serves what it is given, and asks to stop after so many progress reports."""
 
-    def __init__(self, stop_after: int | None = None, blobs: dict[str, bytes | Exception] | None = None) -> None:
+    def __init__(
+        self,
+        stop_after: int | None = None,
+        blobs: dict[str, bytes | Exception] | None = None,
+        kind: CheckpointKind = SEARCH,
+        latency_tables: dict[str, JsonObject] | None = None,
+        calibrations: dict[str, JsonObject] | None = None,
+    ) -> None:
         self.told: list[Progress] = []
         self.events: list[tuple[str, JsonObject]] = []
         self.checkpoints: list[tuple[dict[str, object], Progress]] = []
+        self.uploaded: dict[str, bytes] = {}
+        self.success: AttemptSuccess | None = None
         self._stop_after = stop_after
         self._blobs = blobs or {}
+        self._kind = kind
+        self._latency_tables = latency_tables or {}
+        self._calibrations = calibrations or {}
 
     @property
     def should_stop(self) -> bool:
@@ -48,7 +61,26 @@ class FakeAttempt:
         self.events.append((kind, data))
 
     def checkpoint(self, path: Path, progress: Progress) -> None:
-        self.checkpoints.append((load(path, SEARCH), progress))
+        self.checkpoints.append((load(path, self._kind), progress))
+
+    def latency_table(self, table_id: str) -> JsonObject:
+        return self._latency_tables[table_id]
+
+    def calibration(self, table_id: str) -> JsonObject | None:
+        return self._calibrations.get(table_id)
+
+    def download(self, sha256: str) -> bytes:
+        blob = self._blobs[sha256]
+        assert isinstance(blob, bytes)
+        return blob
+
+    def upload(self, data: bytes) -> tuple[str, int]:
+        digest = hashlib.sha256(data).hexdigest()
+        self.uploaded[digest] = data
+        return digest, len(data)
+
+    def succeed(self, success: AttemptSuccess) -> None:
+        self.success = success
 
     @contextmanager
     def checkpoint_file(self, checkpoint: CheckpointRef) -> Iterator[BufferedIOBase]:

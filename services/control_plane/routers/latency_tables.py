@@ -1,11 +1,25 @@
-"""Latency tables: list, show, estimate with."""
+"""Latency tables: list, add, show, estimate with."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, status
 
-from services.client.schemas import EstimateRequest, EstimateResponse, JsonObject, LatencyTablePage, Sha256
+from services.client.schemas import (
+    CalibrationRecord,
+    EstimateRequest,
+    EstimateResponse,
+    JsonObject,
+    LatencyTablePage,
+    LatencyTableSubmission,
+    LatencyTableSummary,
+    Sha256,
+)
 from services.control_plane.estimates import estimate
-from services.control_plane.parts import AllParts, ReadSession
-from services.storage.documents import find_latency_table, list_latency_tables
+from services.control_plane.parts import AllParts, ReadSession, WriteSession
+from services.storage.documents import (
+    find_calibration_record,
+    find_latency_table,
+    list_latency_tables,
+    submit_latency_table,
+)
 
 router = APIRouter(prefix="/latency-tables", tags=["latency tables"])
 
@@ -16,10 +30,22 @@ def list_(session: ReadSession) -> LatencyTablePage:
     return LatencyTablePage(items=list_latency_tables(session))
 
 
+@router.post("", status_code=status.HTTP_201_CREATED)
+def add(submission: LatencyTableSubmission, session: WriteSession) -> LatencyTableSummary:
+    """Adds a table, for example a published one; adding it again changes nothing."""
+    return submit_latency_table(session, submission.document)
+
+
 @router.get("/{table}")
 def show(table: Sha256, session: ReadSession) -> JsonObject:
     """The document of a table: its fingerprint and its rows."""
     return find_latency_table(session, table)
+
+
+@router.get("/{table}/calibration")
+def calibration(table: Sha256, session: ReadSession) -> CalibrationRecord:
+    """The correction of the table's sums, fitted on networks measured whole; null where none was measured."""
+    return find_calibration_record(session, table)
 
 
 @router.post("/{table}/estimates")

@@ -1,0 +1,76 @@
+"""How commands reach the service: their options, its refusals as exit codes, and jobs watched to their end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import httpx
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from .client import FasterSegClient
+from .errors import FasterSegError
+from .progress import title, watch
+from .schemas import Job, JobState
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+FAILED = 1  # the job failed or was cancelled, or the service refused or could not be reached
+
+
+def _address(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"{url!r}: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise typer.BadParameter(f"{url!r} is no address like {DEFAULT_URL}")
+    return url
+
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="FASTERSEG_URL", metavar="URL", callback=_address, help="Address of the service."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
+
+
+@contextmanager
+def service(url: str) -> Iterator[FasterSegClient]:
+    """The client of the service; what it refuses is printed, and ends the program."""
+    with FasterSegClient(url) as client:
+        try:
+            yield client
+        except FasterSegError as error:
+            say(str(error))
+            raise typer.Exit(FAILED) from error
+        except ValidationError as error:  # of what we were about to send
+            raise typer.BadParameter(first_error(error)) from error
+
+
+def watch_to_the_end(client: FasterSegClient, job_id: str, as_json: bool) -> Job:
+    """The succeeded job; one that failed or was cancelled ends the program."""
+    (job,) = watch(client, [job_id], Console(stderr=as_json))
+    if as_json:
+        print_json(job)
+    if job.state is JobState.SUCCEEDED:
+        return job
+    if job.reason is not None:
+        say(f"{title(job)} failed ({job.reason.failure}): {job.reason.message}")
+    raise typer.Exit(FAILED)
+
+
+def first_error(error: ValidationError) -> str:
+    """The first wrong field, and what is wrong with it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def print_json(value: BaseModel) -> None:
+    """Prints a value of the contract for programs."""
+    typer.echo(value.model_dump_json(indent=2))
+
+
+def say(message: str) -> None:
+    """Prints a message for people, on standard error."""
+    typer.echo(message, err=True)

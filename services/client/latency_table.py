@@ -1,0 +1,68 @@
+"""A latency table as clients read it: its document's fingerprint and rows, and the digest that is its id."""
+
+import hashlib
+import json
+
+from pydantic import BaseModel, ConfigDict
+
+from .schemas import JsonObject
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Resolution(_Strict):
+    height: int
+    width: int
+
+
+class Fingerprint(_Strict):
+    """What a table's numbers depend on."""
+
+    engine: str
+    engine_version: str
+    device: str
+    driver: str
+    threads: int
+    precision: str
+    protocol: str
+    resolution: Resolution
+    num_classes: int
+    interpolation: str
+
+    def texts(self) -> dict[str, str]:
+        """Each field for people to read."""
+        size = f"{self.resolution.height}x{self.resolution.width}"
+        return {**{name: str(value) for name, value in self}, "resolution": size}
+
+
+class Row(_Strict):
+    """The median of an operator's samples in milliseconds, and its quartiles."""
+
+    milliseconds: float
+    lower_quartile: float
+    upper_quartile: float
+    samples: int
+    state: str
+    reason: str
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its numbers may be used: a quarantined row's reason says why not."""
+        return self.state == "measured"
+
+
+class LatencyTable(_Strict):
+    fingerprint: Fingerprint
+    rows: dict[str, Row]
+
+
+def canonical_json(document: JsonObject) -> str:
+    """The one text of a table, whose sha256 is its id."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def table_digest(document: JsonObject) -> str:
+    """The id that a table's document has."""
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()

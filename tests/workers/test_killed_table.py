@@ -1,0 +1,113 @@
+"""Real processes that measure a latency table, killed by SIGKILL in the middle of a batch: the next one goes on."""
+
+import multiprocessing
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fasterseg_core.config import DatasetName, ProfileConfig
+from fasterseg_core.latency_table import LatencyTable
+from fasterseg_core.operator_specs import space_specs
+from fasterseg_core.search_space import Resolution, SearchSpace
+from services.client.attempt import AttemptClient
+from services.client.schemas import AttemptSuccess, CheckpointRef, JobKind, ResolvedInputs
+from services.profiler.runners import Workload, operator_workload
+from services.profiler.table_builder import build_table
+from services.workers.job import Job
+from services.workers.measured_table import measure_table
+from services.workers.outputs import json_object
+from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving
+from tests.profiler.fake_runner import MacsRunner
+from tests.profiler.test_protocol import drain
+
+CONFIG = ProfileConfig(
+    space=SearchSpace(num_layers=3, expansion_ratios=(1, 2), student_ratio=2),
+    resolution=Resolution(height=64, width=64),
+    dataset=DatasetName.CAMVID,
+    passes=1,
+    samples=1,
+)
+SPECS = space_specs(CONFIG.space, CONFIG.resolution, 11)
+BATCH = 20
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])  # torch is loaded once
+
+
+class LoggingRunner(MacsRunner):
+    """Writes the key of each operator that it times to a file, the canary's left out; at the nth it waits for ever."""
+
+    def __init__(self, log: Path, hang_at: int | None) -> None:
+        super().__init__()
+        self._keys = {operator_workload(spec).onnx: spec.key for spec in SPECS}
+        assert len(self._keys) == len(SPECS)
+        self._log, self._hang_at, self._count = log, hang_at, 0
+        self._canary: Workload | None = None
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        self._canary = self._canary or workload  # it is the first
+        if workload is not self._canary:
+            with self._log.open("a") as file:
+                file.write(f"{self._keys[workload.onnx]}\n")
+            self._count += 1
+            if self._count == self._hang_at:
+                threading.Event().wait()
+        return super().benchmark(workload, samples)
+
+
+def work(url: str, checkpoints: Sequence[CheckpointRef], log: Path, hang_at: int | None) -> None:
+    """An attempt of a profile job."""
+    torch.set_num_threads(1)
+    job = Job(
+        kind=JobKind.PROFILE,
+        spec={},
+        inputs=ResolvedInputs(),
+        checkpoints=list(checkpoints),
+        data_root=None,
+        data_memory_mb=0,
+        tensorboard=None,
+        cpus=1,
+    )
+    with AttemptClient(url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=0.05) as attempt:
+        table = measure_table(job, CONFIG, LoggingRunner(log, hang_at), 1.0, attempt)
+        attempt.succeed(AttemptSuccess(result={}, latency_table=json_object(table.to_document())))
+
+
+def attempted(plane: FakeControlPlane, log: Path, hang_at: int | None) -> list[str]:
+    """The keys that a process timed until it was killed within its second batch; to its end where none is given."""
+    kept = len(plane.checkpoints)
+    process = PROCESSES.Process(target=work, args=(plane.url, plane.checkpoints[::-1], log, hang_at))
+    process.start()
+    try:
+        if hang_at is not None:
+            plane.wait_until(lambda: _lines(log))
+            plane.wait_until(lambda: len(plane.checkpoints) > kept and len(_lines(log)) == hang_at)
+    finally:
+        if hang_at is not None:
+            process.kill()
+        process.join()
+    assert process.exitcode == (0 if hang_at is None else -9)
+    process.close()
+    return _lines(log)
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_build_killed_twice_measures_no_finished_row_again(tmp_path: Path):
+    with serving(FakeControlPlane()) as plane:
+        first = attempted(plane, tmp_path / "first", BATCH + 7)
+        second = attempted(plane, tmp_path / "second", BATCH + 3)
+        third = attempted(plane, tmp_path / "third", None)
+
+    finished = Counter(first[:BATCH] + second[:BATCH] + third)
+    assert finished == Counter(spec.key for spec in SPECS)  # each once
+    assert not set(first[:BATCH]) & {*second, *third}
+    assert not set(second[:BATCH]) & {*third}
+    success = AttemptSuccess.model_validate_json(plane.end_body)
+    assert plane.end == "succeed"
+    assert success.latency_table == json_object(drain(build_table(CONFIG, MacsRunner()))[1].to_document())
+    assert set(LatencyTable.from_document(success.latency_table).rows) == set(SPECS)

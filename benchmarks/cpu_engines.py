@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Generator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
 from typing import TypeVar
@@ -22,10 +23,12 @@ from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyRow, LatencyTable, RowState
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
-from services.profiler.fidelity import Fidelity, compare, random_architectures
-from services.profiler.protocol import MeasurementProgress, Protocol
+from services.profiler.fidelity import FidelityReport, report
+from services.profiler.measured_networks import measure_networks
+from services.profiler.protocol import MeasurementProgress
+from services.profiler.random_networks import random_architectures
 from services.profiler.runners import Runner, cpu_name
-from services.profiler.table_builder import build_table
+from services.profiler.table_builder import build_table, protocol_of
 
 ENGINES = (Engine.ONNXRUNTIME, Engine.OPENVINO)
 Result = TypeVar("Result")
@@ -50,8 +53,9 @@ def main() -> None:
                 dataset=DatasetName.STREET_SCENES,
                 engine=engine,
                 threads=arguments.threads,
+                random_networks=arguments.networks,
             )
-            table, fidelity, seconds = _measure(config, runner, arguments.networks, seed=number)
+            table, fidelity, seconds = _measure(config, runner, seed=number)
             tables[engine].append(table)
             rounds[engine].append(_summary(table, fidelity, seconds))
             print(engine, json.dumps(rounds[engine][-1]))
@@ -86,17 +90,16 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(
-    config: ProfileConfig, runner: Runner, networks: int, seed: int
-) -> tuple[LatencyTable, Fidelity | None, float]:
+def _measure(config: ProfileConfig, runner: Runner, seed: int) -> tuple[LatencyTable, FidelityReport | None, float]:
     """A table, how well it predicts networks (None: too much of it is quarantined), and the table's seconds."""
     started = time.monotonic()
     table = _result(build_table(config, runner))
     seconds = time.monotonic() - started
-    architectures = random_architectures(config.space, networks, seed)
-    protocol = Protocol(passes=config.passes, samples=config.samples)
+    architectures = random_architectures(config.space, config.calibration_networks + config.random_networks, seed)
+    measured = _result(measure_networks(architectures, table, runner, protocol_of(config)))
     try:
-        return table, _result(compare(architectures, table, runner, protocol)), seconds
+        digests = [architecture.digest for architecture in architectures[: config.calibration_networks]]
+        return table, report(measured, digests), seconds
     except ValueError:
         return table, None, seconds
 
@@ -110,7 +113,7 @@ def _result(measuring: Generator[MeasurementProgress, None, Result]) -> Result:
             return result
 
 
-def _summary(table: LatencyTable, fidelity: Fidelity | None, seconds: float) -> dict[str, float]:
+def _summary(table: LatencyTable, fidelity: FidelityReport | None, seconds: float) -> dict[str, float]:
     """Errors are shares of the measured network; spread is the quartile distance as a share of a row's median."""
     rows = [row for row in table.rows.values() if row.state is RowState.MEASURED]
     summary = {
@@ -118,17 +121,14 @@ def _summary(table: LatencyTable, fidelity: Fidelity | None, seconds: float) -> 
         "operators": len(table.rows),
         "quarantined": len(table.rows) - len(rows),
         "spread": round(median(_spread(row) for row in rows), 4),
-        "compared": len(fidelity.networks) if fidelity else 0,
+        "compared": len(fidelity.held_out) if fidelity else 0,
     }
     if fidelity:
         summary |= {
-            "network_ms": round(median(network.measured_ms for network in fidelity.networks), 3),
-            "correlation": round(fidelity.correlation, 4),
-            "kendall_tau": round(fidelity.kendall_tau, 4),
-            "mape": round(fidelity.mape, 4),
-            "bias": round(fidelity.bias, 4),
-            "worst": round(fidelity.worst, 4),
-            "macs_mape": round(fidelity.macs_mape, 4),
+            "network_ms": round(median(fidelity.measured_ms), 3),
+            **{name: round(value, 4) for name, value in asdict(fidelity.calibrated).items()},
+            "sums_mape": round(fidelity.sums.mape, 4),
+            "macs_mape": round(fidelity.macs.mape, 4),
         }
     return summary
 

@@ -120,11 +120,14 @@ class ProfileConfig:
     passes: int = 5  # over all operators, interleaved
     samples: int = 5  # of each operator in each pass; a row is the median of the passes' medians
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
+    calibration_networks: int = 8  # others, measured whole to fit the correction of estimates
 
     def __post_init__(self) -> None:
         _positive(self, "threads", at_most=1024)
         _positive(self, "passes", "samples", at_most=10_000)
         _not_negative(self, "random_networks", at_most=1000)
+        if not 3 <= self.calibration_networks <= 1000:
+            raise ValueError(f"calibration_networks is {self.calibration_networks}; it must lie between 3 and 1000")
         if self.random_networks == 1:
             raise ValueError(f"random_networks is {self.random_networks}; a comparison needs 2 or more, 0 skips it")
 

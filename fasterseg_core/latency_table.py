@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from fasterseg_core.architecture import Architecture
 from fasterseg_core.operator_specs import OperatorSpec, architecture_specs
@@ -30,7 +31,11 @@ class RowState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRow:
-    """The median of one operator's samples in milliseconds, its quartiles, and how many samples there were."""
+    """The median of one operator's samples in milliseconds, its quartiles, and how many samples there were.
+
+    Raises:
+        ValueError: a duration is negative, infinite or not a number, or the quartiles are out of order.
+    """
 
     milliseconds: float
     lower_quartile: float
@@ -40,8 +45,14 @@ class LatencyRow:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.state is RowState.MEASURED and not (math.isfinite(self.milliseconds) and self.milliseconds >= 0):
-            raise ValueError(f"milliseconds {self.milliseconds} must be finite and not negative")
+        for name in ("milliseconds", "lower_quartile", "upper_quartile"):
+            duration = getattr(self, name)
+            if not (math.isfinite(duration) and duration >= 0):
+                raise ValueError(f"{name} {duration} must be finite and not negative")
+        if self.lower_quartile > self.upper_quartile:
+            raise ValueError(f"lower_quartile {self.lower_quartile} is above upper_quartile {self.upper_quartile}")
+        if self.samples < 0:
+            raise ValueError(f"samples {self.samples} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +133,9 @@ class LatencyTable:
         rows = {}
         for key, values in document["rows"].items():
             try:
-                row = LatencyRow(**{**values, "state": RowState(values["state"])})  # type: ignore[arg-type]
-            except (TypeError, KeyError, ValueError) as error:
+                rows[OperatorSpec.from_key(key)] = _row(values)
+            except ValueError as error:
                 raise ValueError(f"row {key!r}: {error}") from error
-            rows[OperatorSpec.from_key(key)] = row
         return cls(fingerprint, rows)
 
     @property
@@ -134,12 +144,37 @@ class LatencyTable:
         return hashlib.sha256(_canonical(self.to_document()).encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatencyEstimate:
-    """The predicted latency of a network in milliseconds, and its parts: stem, cells, aggregation, prediction."""
+class OperatorLatency(NamedTuple):
+    """One operator of a network, the part it belongs to, and its row's milliseconds."""
 
+    part: str  # stem, cells, aggregation or prediction
+    spec: OperatorSpec
     milliseconds: float
-    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """The predicted latency of a network, operator by operator in the order of execution."""
+
+    operators: tuple[OperatorLatency, ...]
+
+    @cached_property
+    def parts(self) -> dict[str, float]:
+        """Milliseconds of the stem, cells, aggregation and prediction."""
+        parts: dict[str, float] = {}
+        for operator in self.operators:
+            parts[operator.part] = parts.get(operator.part, 0.0) + operator.milliseconds
+        return parts
+
+    @property
+    def milliseconds(self) -> float:
+        """Of the whole network."""
+        return sum(self.parts.values())
+
+    @property
+    def num_executed(self) -> int:
+        """How many operators an engine executes: all but identities."""
+        return sum(not operator.spec.is_identity for operator in self.operators)
 
 
 def estimate(architecture: Architecture, table: LatencyTable) -> LatencyEstimate:
@@ -148,11 +183,36 @@ def estimate(architecture: Architecture, table: LatencyTable) -> LatencyEstimate
     Raises:
         MissingLatencyError: the table lacks an operator of this network.
     """
-    parts: dict[str, float] = {}
     fingerprint = table.fingerprint
-    for part, spec in architecture_specs(architecture, fingerprint.resolution, fingerprint.num_classes):
-        parts[part] = parts.get(part, 0.0) + table.milliseconds(spec)
-    return LatencyEstimate(milliseconds=sum(parts.values()), parts=parts)
+    return LatencyEstimate(
+        tuple(
+            OperatorLatency(part, spec, table.milliseconds(spec))
+            for part, spec in architecture_specs(architecture, fingerprint.resolution, fingerprint.num_classes)
+        )
+    )
+
+
+_ROW_FIELDS: dict[str, tuple[type, ...]] = {
+    "milliseconds": (int, float),
+    "lower_quartile": (int, float),
+    "upper_quartile": (int, float),
+    "samples": (int,),
+    "state": (str,),
+    "reason": (str,),
+}
+
+
+def _row(values: dict[str, object]) -> LatencyRow:
+    """The row of a document's values; nothing is converted, so that one table never has two digests."""
+    unknown = sorted(values.keys() - _ROW_FIELDS.keys())
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}; a row has {', '.join(_ROW_FIELDS)}")
+    for name, kinds in _ROW_FIELDS.items():
+        if name not in values:
+            raise ValueError(f"{name} is missing")
+        if not isinstance(values[name], kinds) or isinstance(values[name], bool):
+            raise ValueError(f"{name} {values[name]!r} is not {'a text' if str in kinds else 'a number'}")
+    return LatencyRow(**{**values, "state": RowState(values["state"])})  # type: ignore[arg-type]  # checked above
 
 
 def _canonical(document: object) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from functools import lru_cache
+from itertools import islice, product
 
 from fasterseg_core.architecture import Architecture, Branch
 from fasterseg_core.search_space import DOWNSAMPLE_RATES, OPERATORS, Operator, Resolution, SearchSpace
@@ -112,6 +113,7 @@ def cell_spec(
     )
 
 
+@lru_cache(maxsize=4096)
 def stem_spec(ratio: int, resolution: Resolution) -> OperatorSpec:
     """The spec of a stem that writes `ratio` x 8 channels at 1/8."""
     return OperatorSpec(
@@ -124,6 +126,7 @@ def stem_spec(ratio: int, resolution: Resolution) -> OperatorSpec:
     )
 
 
+@lru_cache(maxsize=4096)
 def aggregation_specs(rate: int, skip_channels: int, ratio: int, resolution: Resolution) -> tuple[OperatorSpec, ...]:
     """One step of the head from 1/rate to 2/rate: 1x1, upsample, concatenate the finer map, 3x3 (appendix A)."""
     c_in, c_out = ratio * rate, ratio * rate // 2
@@ -137,6 +140,7 @@ def aggregation_specs(rate: int, skip_channels: int, ratio: int, resolution: Res
     )
 
 
+@lru_cache(maxsize=4096)
 def prediction_specs(
     num_branches: int, ratio: int, resolution: Resolution, num_classes: int
 ) -> tuple[OperatorSpec, ...]:
@@ -169,8 +173,9 @@ def architecture_specs(
     """
     yield "stem", stem_spec(architecture.stem_ratio, resolution)
     for number, branch in enumerate(architecture.branches):
-        for index in range(architecture.num_shared_cells if number else 0, len(branch.cells)):
-            yield "cells", branch_cell_spec(branch, index, architecture.stem_ratio, resolution)
+        own = architecture.num_shared_cells if number else 0
+        for spec in islice(branch_cell_specs(branch, architecture.stem_ratio, resolution), own, None):
+            yield "cells", spec
     for branch in architecture.branches:
         for rate in range_down(branch.downsample_rate):
             skip = branch.in_channels(branch.downsampling_index(rate // 2), architecture.stem_ratio)
@@ -180,18 +185,23 @@ def architecture_specs(
         yield "prediction", spec
 
 
-def branch_cell_spec(branch: Branch, index: int, stem_ratio: int, resolution: Resolution) -> OperatorSpec:
-    """The spec of one cell of a branch."""
-    cell = branch.cells[index]
-    height, width = resolution.at(cell.downsample_rate)
-    return OperatorSpec(
-        operator=cell.operator,
-        c_in=branch.in_channels(index, stem_ratio),
-        c_out=branch.out_channels(index),
-        height=height,
-        width=width,
-        stride=branch.stride(index),
-    )
+def branch_cell_specs(branch: Branch, stem_ratio: int, resolution: Resolution) -> Iterator[OperatorSpec]:
+    """The spec of each cell of a branch, in order."""
+    c_in = stem_ratio * DOWNSAMPLE_RATES[0]
+    for cell, following in zip(branch.cells, (*branch.cells[1:], branch.cells[-1]), strict=True):
+        rate, rate_out = cell.downsample_rate, following.downsample_rate
+        c_out = cell.expansion_ratio * rate_out
+        yield _cell_spec(cell.operator, c_in, c_out, resolution, rate, rate_out // rate)
+        c_in = c_out
+
+
+@lru_cache(maxsize=65536)
+def _cell_spec(
+    operator: Operator, c_in: int, c_out: int, resolution: Resolution, rate: int, stride: int
+) -> OperatorSpec:
+    """One object for one spec: thousands of networks a second are made of a few hundred."""
+    height, width = resolution.at(rate)
+    return OperatorSpec(operator=operator, c_in=c_in, c_out=c_out, height=height, width=width, stride=stride)
 
 
 def range_down(rate: int) -> tuple[int, ...]:

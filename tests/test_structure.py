@@ -12,7 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("fasterseg_core", "services") for path in (ROOT / package).rglob("*.py"))
-LIGHT = ("ablations", "architecture", "config", "drawing", "latency_table", "operator_specs", "search_space")
+LIGHT = (
+    "ablations",
+    "architecture",
+    "config",
+    "drawing",
+    "latency_calibration",
+    "latency_table",
+    "operator_specs",
+    "search_space",
+)
 
 STANDARD_LIBRARY = {*sys.stdlib_module_names}
 CLIENT = {"httpx", "pydantic", "typer", "rich"}

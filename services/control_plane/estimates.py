@@ -6,8 +6,9 @@ import httpx
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from services.client.schemas import EstimateRequest, EstimateResponse, JsonObject, Problem
-from services.storage.documents import find_architecture, find_latency_table, parse_architecture
+from fasterseg_core.latency_calibration import Calibration
+from services.client.schemas import Estimate, EstimateRequest, EstimateResponse, JsonObject, Problem
+from services.storage.documents import find_architecture, find_calibration, parse_architecture
 from services.storage.errors import Conflict, InvalidRequest, Unavailable
 
 
@@ -19,14 +20,16 @@ def estimate(session: Session, profiler: httpx.Client, table: str, request: Esti
         InvalidRequest: a document is malformed, or the profiler refused it: the message names the missing operator.
         Unavailable: the profiler does not answer.
     """
-    find_latency_table(session, table)
+    calibration = find_calibration(session, table)
     documents = [
         _document(session, architecture, f"architectures.{index}")
         for index, architecture in enumerate(request.architectures)
     ]
     session.rollback()  # nothing is held open while the profiler works
     try:
-        response = profiler.post(f"/latency-tables/{table}/estimates", json={"architectures": documents})
+        response = profiler.post(
+            f"/latency-tables/{table}/estimates", json={"architectures": documents, "breakdown": request.breakdown}
+        )
     except httpx.TransportError as error:
         raise Unavailable("the profiler does not answer") from error
     if response.status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -34,7 +37,15 @@ def estimate(session: Session, profiler: httpx.Client, table: str, request: Esti
         raise Conflict(refusal) if response.status_code == HTTPStatus.CONFLICT else InvalidRequest(refusal)
     if response.status_code != HTTPStatus.OK:
         raise Unavailable(f"the profiler answered {response.status_code}")
-    return EstimateResponse.model_validate_json(response.content)
+    estimates = EstimateResponse.model_validate_json(response.content)
+    if calibration is None:
+        return estimates
+    return EstimateResponse(items=[_calibrated(item, calibration) for item in estimates.items])
+
+
+def _calibrated(estimate: Estimate, calibration: Calibration) -> Estimate:
+    milliseconds = calibration.milliseconds(estimate.milliseconds, estimate.num_executed)
+    return estimate.model_copy(update={"calibrated_ms": milliseconds})
 
 
 def _document(session: Session, architecture: str | JsonObject, field: str) -> JsonObject:

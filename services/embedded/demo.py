@@ -78,7 +78,7 @@ def main(
         jobs = submit(client, dataset)
         finished = {job.id: job for job in watch(client, jobs.all, console)}
         _stop_at_failure(finished, client, console)
-        results = collect(client, jobs, finished)
+        results = collect(jobs, finished)
         results["seconds"] = round(time.monotonic() - started, 1)
         write(client, jobs, finished, results, out)
     _show(results, out, console)
@@ -122,21 +122,18 @@ def submit(client: FasterSegClient, dataset: str) -> Jobs:
     )
 
 
-def collect(client: FasterSegClient, jobs: Jobs, finished: dict[str, Job]) -> JsonObject:
+def collect(jobs: Jobs, finished: dict[str, Job]) -> JsonObject:
     """The figures of both networks and of what they have to beat."""
     summary: JsonObject = {}
-    architectures = finished[jobs.search].architectures
-    table = finished[jobs.profile].latency_table
-    assert table is not None, "a succeeded profile job made a table"
-    estimates = client.estimate(table, [architectures[role] for role in ROLES])
-    for role, estimate in zip(ROLES, estimates, strict=True):
+    for role in ROLES:
         evaluated, exported = finished[jobs.evaluate[role]].result, finished[jobs.export[role]].result
         assert evaluated is not None, "a succeeded job has a result"
         assert exported is not None, "a succeeded job has a result"
         summary[role] = {
             "miou": evaluated["miou"],
-            "predicted_ms": estimate.milliseconds,
+            "predicted_ms": exported["predicted_ms"],
             "measured_ms": exported["measured_ms"],
+            "verdict": exported["verdict"],
             "parameters": exported["parameters"],
             "macs": exported["macs"],
             "max_difference": exported["max_difference"],

@@ -1,19 +1,15 @@
-"""Timing on a CPU: executions long enough for the clock, after warming up."""
+"""Timing on a CPU: executions long enough for the clock, after two that warm up."""
 
 import math
 from collections.abc import Callable
 
-WARM_UPS = 2
 SAMPLE_SECONDS = 5e-4  # shorter executions are repeated within a sample
 
 
 def sample(execute: Callable[[], None], samples: int, now: Callable[[], float]) -> list[float]:
     """Milliseconds of one execution by the clock `now` (seconds), once per sample."""
-    for _ in range(WARM_UPS):
-        execute()
-    start = now()
     execute()
-    repeats = max(1, math.ceil(SAMPLE_SECONDS / max(now() - start, 1e-6)))
+    repeats = max(1, math.ceil(SAMPLE_SECONDS / max(_seconds(execute, 1, now), 1e-6)))
     return [_seconds(execute, repeats, now) / repeats * 1e3 for _ in range(samples)]
 
 

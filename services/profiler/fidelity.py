@@ -1,192 +1,86 @@
-"""How well the sum of its operators predicts a network's latency (appendix E, Figure 3): both, on random networks.
+"""How far a table's predictions can be trusted (appendix E, Figure 3): sums, corrected sums, MACs.
 
-A correlation alone hides bias, so errors are given too, and those of the simplest predictor, multiply-accumulates.
+A correlation alone hides bias, and multiply-accumulates alone are a strong predictor on a CPU: all stand side by side.
 """
 
-import random
-from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TypedDict
 
-import numpy as np
-import torch
-
-from fasterseg_core.architecture import Architecture, Branch, Cell
-from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
-from fasterseg_core.network import SegmentationNetwork
-from fasterseg_core.operator_specs import architecture_specs
-from fasterseg_core.search_space import BRANCH_PAIRS, DOWNSAMPLE_RATES, OPERATORS, Resolution, SearchSpace
-from services.profiler.protocol import MeasurementProgress, Protocol, measure
-from services.profiler.runners import Runner, Workload, operator_workload
-from services.profiler.table_builder import canary_spec
-
-TRIES = 100  # for each random network that is wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkLatency:
-    """One network's latency in milliseconds, as its operators' sum and as measured whole, and its size."""
-
-    architecture: str  # digest
-    predicted_ms: float
-    measured_ms: float
-    macs: int
+from fasterseg_core.latency_calibration import Calibration, PredictionError, prediction_error
+from services.profiler.calibration import fit_calibration, predicted_by_macs
+from services.profiler.measured_networks import MeasuredNetworks, NetworkLatency
 
 
 class FidelityDocument(TypedDict):
     networks: list[dict[str, object]]
     left_out: dict[str, str]
-    correlation: float
-    kendall_tau: float
-    mape: float
-    bias: float
-    worst: float
-    macs_mape: float
+    calibration: dict[str, object]
+    errors: dict[str, dict[str, object]]
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """Predicted against measured latency over two or more networks; `left_out` says why others are not compared.
+@dataclass(frozen=True, kw_only=True)
+class FidelityReport:
+    """Held-out networks, the calibration fitted on others, and the errors of three predictors on the held-out ones."""
 
-    Raises:
-        ValueError: fewer than two networks.
-    """
-
-    networks: tuple[NetworkLatency, ...]
-    left_out: dict[str, str] = field(default_factory=dict)  # digest -> reason
-
-    def __post_init__(self) -> None:
-        if len(self.networks) < 2:
-            raise ValueError(f"a comparison needs two or more networks; left out: {self.left_out}")
+    held_out: tuple[NetworkLatency, ...]
+    left_out: Mapping[str, str]
+    calibration: Calibration
+    sums: PredictionError
+    macs: PredictionError  # fitted on the networks of the calibration
 
     @property
-    def relative_errors(self) -> list[float]:
-        """(predicted - measured) / measured of each network."""
-        return [network.predicted_ms / network.measured_ms - 1 for network in self.networks]
+    def calibrated_ms(self) -> list[float]:
+        """The corrected prediction of each held-out network."""
+        return [self.calibration.milliseconds(n.predicted_ms, n.num_executed) for n in self.held_out]
 
     @property
-    def correlation(self) -> float:
-        """Pearson's r."""
-        predicted, measured = self._columns()
-        return float(np.corrcoef(predicted, measured)[0, 1])
+    def measured_ms(self) -> list[float]:
+        """The measured latency of each held-out network."""
+        return [network.measured_ms for network in self.held_out]
 
     @property
-    def kendall_tau(self) -> float:
-        """Kendall's tau: the share of pairs in the right order less the share in the wrong one."""
-        predicted, measured = self._columns()
-        upper = np.triu_indices(len(predicted), 1)
-        signs = np.sign(np.subtract.outer(predicted, predicted) * np.subtract.outer(measured, measured))
-        return float(signs[upper].mean())
-
-    @property
-    def mape(self) -> float:
-        """The mean absolute relative error."""
-        return float(np.abs(self.relative_errors).mean())
-
-    @property
-    def bias(self) -> float:
-        """The mean relative error: negative where networks take longer than predicted."""
-        return float(np.mean(self.relative_errors))
-
-    @property
-    def worst(self) -> float:
-        """The largest absolute relative error."""
-        return float(np.abs(self.relative_errors).max())
-
-    @property
-    def macs_mape(self) -> float:
-        """The mean absolute relative error of "milliseconds per MAC", fitted for each network on all others."""
-        rates = np.array([network.measured_ms / network.macs for network in self.networks])
-        others = (rates.sum() - rates) / (len(rates) - 1)
-        return float(np.abs(others / rates - 1).mean())
+    def calibrated(self) -> PredictionError:
+        """The error that users of the calibration have."""
+        assert self.calibration.held_out is not None, "a report's calibration carries it"
+        return self.calibration.held_out
 
     def to_document(self) -> FidelityDocument:
-        """The comparison as plain JSON values; errors are shares, 0.01 is 1 %."""
+        """The report as plain JSON values."""
+        networks = [
+            asdict(network) | {"calibrated_ms": calibrated_ms}
+            for network, calibrated_ms in zip(self.held_out, self.calibrated_ms, strict=True)
+        ]
         return {
-            "networks": [asdict(network) for network in self.networks],
-            "left_out": self.left_out,
-            "correlation": self.correlation,
-            "kendall_tau": self.kendall_tau,
-            "mape": self.mape,
-            "bias": self.bias,
-            "worst": self.worst,
-            "macs_mape": self.macs_mape,
+            "networks": networks,
+            "left_out": dict(self.left_out),
+            "calibration": dict(self.calibration.to_document()),
+            "errors": {
+                name: asdict(error)
+                for name, error in (("sums", self.sums), ("calibrated", self.calibrated), ("macs", self.macs))
+            },
         }
 
-    def _columns(self) -> tuple[list[float], list[float]]:
-        return [n.predicted_ms for n in self.networks], [n.measured_ms for n in self.networks]
 
-
-def compare(
-    architectures: Sequence[Architecture], table: LatencyTable, runner: Runner, protocol: Protocol
-) -> Generator[MeasurementProgress, None, Fidelity]:
-    """Yields after every measurement and returns the comparison. The runner must be of the table's fingerprint.
+def report(measured: MeasuredNetworks, calibration_digests: Sequence[str]) -> FidelityReport:
+    """The report over measured networks, of which those with the given digests calibrate and all others are held out.
 
     Raises:
-        MeasurementError: the canary could not be measured.
-        ValueError: fewer than two networks could be predicted and measured; the message says why.
+        ValueError: too few networks of either kind could be measured; the message says why.
     """
-    resolution, num_classes = table.fingerprint.resolution, table.fingerprint.num_classes
-    workloads = {a.digest: partial(network_workload, a, resolution, num_classes) for a in architectures}
-    rows = yield from measure(workloads, operator_workload(canary_spec(list(table.rows))), runner, protocol)
-    networks, left_out = [], {}
-    for architecture in architectures:
-        row = rows[architecture.digest]
-        try:
-            predicted_ms = estimate(architecture, table).milliseconds
-        except MissingLatencyError as error:
-            left_out[architecture.digest] = str(error)
-            continue
-        if row.state is RowState.QUARANTINED:
-            left_out[architecture.digest] = row.reason
-            continue
-        networks.append(
-            NetworkLatency(
-                architecture=architecture.digest,
-                predicted_ms=predicted_ms,
-                measured_ms=row.milliseconds,
-                macs=sum(spec.macs for _, spec in architecture_specs(architecture, resolution, num_classes)),
-            )
+    chosen = set(calibration_digests)
+    fitted_on = [network for network in measured.networks if network.architecture in chosen]
+    held_out = [network for network in measured.networks if network.architecture not in chosen]
+    try:
+        calibration = fit_calibration(fitted_on)
+        measured_ms = [network.measured_ms for network in held_out]
+        corrected = [calibration.milliseconds(n.predicted_ms, n.num_executed) for n in held_out]
+        return FidelityReport(
+            held_out=tuple(held_out),
+            left_out=measured.left_out,
+            calibration=replace(calibration, held_out=prediction_error(corrected, measured_ms)),
+            sums=prediction_error([network.predicted_ms for network in held_out], measured_ms),
+            macs=prediction_error(predicted_by_macs(held_out, fitted_on), measured_ms),
         )
-    return Fidelity(tuple(networks), left_out)
-
-
-def network_workload(architecture: Architecture, resolution: Resolution, num_classes: int) -> Workload:
-    """A whole network at one resolution, batch 1, with the same random weights every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        network = SegmentationNetwork(architecture, num_classes).eval()
-    return Workload(network, ((1, 3, resolution.height, resolution.width),))
-
-
-def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
-    """Different networks of the space, uniform over branches, paths, operators, ratios, and the two stems and heads.
-
-    Raises:
-        ValueError: the space seems to hold fewer.
-    """
-    generator = random.Random(seed)
-    branches = [*((rate,) for rate in DOWNSAMPLE_RATES), *BRANCH_PAIRS]
-    found: dict[Architecture, None] = {}
-    for _ in range(TRIES * count):
-        if len(found) == count:
-            return list(found)
-        ratio = generator.choice((space.student_ratio, space.teacher_ratio))
-        chosen = (_random_branch(space, rate, ratio, generator) for rate in generator.choice(branches))
-        found[Architecture(stem_ratio=ratio, branches=tuple(chosen))] = None
-    raise ValueError(f"random_networks: {count} different networks were not found in this space; use fewer")
-
-
-def _random_branch(space: SearchSpace, rate: int, head_ratio: int, generator: random.Random) -> Branch:
-    path = generator.choice(list(space.paths(rate)))
-    return Branch(
-        tuple(
-            Cell(
-                operator=generator.choice(OPERATORS),
-                downsample_rate=cell_rate,
-                expansion_ratio=generator.choice(space.expansion_ratios) if layer < len(path) - 1 else head_ratio,
-            )
-            for layer, cell_rate in enumerate(path)
-        )
-    )
+    except ValueError as error:
+        raise ValueError(f"{error}; left out: {dict(measured.left_out)}") from error

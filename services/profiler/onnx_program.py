@@ -79,7 +79,15 @@ def _apply(node: onnx.NodeProto, values: Mapping[str, Tensor], constants: Consta
         case "Conv":
             x, weight = values[node.input[0]], values[node.input[1]]
             bias = values[node.input[2]] if len(node.input) > 2 else None
-            return F.conv2d(x, weight, bias, stride=attributes["strides"], padding=attributes["pads"][:2])
+            return F.conv2d(
+                x,
+                weight,
+                bias,
+                stride=attributes["strides"],
+                padding=attributes["pads"][:2],
+                dilation=attributes["dilations"],
+                groups=attributes["group"],
+            )
         case "BatchNormalization":
             x, weight, bias, mean, variance = (values[name] for name in node.input)
             return F.batch_norm(x, mean, variance, weight, bias, eps=attributes["epsilon"])

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from fasterseg_core.architecture import Architecture, ArchitectureDocument
-from fasterseg_core.latency_table import MissingLatencyError, estimate
+from fasterseg_core.latency_table import LatencyEstimate, MissingLatencyError, estimate
 from fasterseg_core.operator_specs import OperatorSpec
 from services.client.errors import CorruptArtifactError, ProblemError, UnreachableError
 from services.client.schemas import (
@@ -18,6 +18,7 @@ from services.client.schemas import (
     EstimateResponse,
     InvalidField,
     JsonObject,
+    OperatorLatency,
     Problem,
     Sha256,
 )
@@ -92,8 +93,21 @@ def estimate_all(documents: Documents, table_id: str, request: EstimateRequest) 
     for index, item in enumerate(request.architectures):
         architecture = documents.architecture(item) if isinstance(item, str) else _parse(item, f"architectures.{index}")
         latency = estimate(architecture, table)
-        items.append(Estimate(milliseconds=latency.milliseconds, parts=latency.parts))
+        items.append(_estimate(latency, request.breakdown))
     return EstimateResponse(items=items)
+
+
+def _estimate(latency: LatencyEstimate, breakdown: bool) -> Estimate:
+    operators = [
+        OperatorLatency(part=operator.part, key=operator.spec.key, milliseconds=operator.milliseconds)
+        for operator in (latency.operators if breakdown else ())
+    ]
+    return Estimate(
+        milliseconds=latency.milliseconds,
+        num_executed=latency.num_executed,
+        parts=latency.parts,
+        operators=operators if breakdown else None,
+    )
 
 
 def _parse(document: JsonObject, field: str) -> Architecture:

@@ -84,12 +84,13 @@ class BlobRow(Table):
 
 
 class LatencyTableRow(Table):
-    """An immutable latency table under the digest of its document."""
+    """An immutable latency table under the digest of its document; the correction of its sums stands beside it."""
 
     __tablename__ = "latency_tables"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     document: Mapped[JsonObject]
+    calibration: Mapped[JsonObject | None]
     created_at: Mapped[datetime]
 
 

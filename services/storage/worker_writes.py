@@ -12,7 +12,7 @@ from services.client.schemas import JobKind, JobState, Progress, Reason
 from services.storage.artifacts import add_artifacts, require_blob
 from services.storage.attempts import end_attempt, end_unsuccessfully, lock_attempt, renew_lease, secret_digest
 from services.storage.database import database_now
-from services.storage.documents import add_derived_architecture, add_latency_table
+from services.storage.documents import add_calibration, add_derived_architecture, add_latency_table
 from services.storage.errors import Conflict, InvalidRequest, LeaseLost, NotAuthorized
 from services.storage.events import add_event, add_worker_events
 from services.storage.inputs import NETWORK_ARTIFACT, resolve_inputs
@@ -113,6 +113,8 @@ def succeed(session: Session, submission_id: str, token: str, success: schemas.A
         add_derived_architecture(session, job.id, role, document, now)
     if success.latency_table is not None:
         job.latency_table = add_latency_table(session, success.latency_table, now)
+        if success.calibration is not None:
+            add_calibration(session, job.latency_table, success.calibration)
     job.result = success.result
     end_attempt(session, attempt, AttemptOutcome.SUCCEEDED)
     move(session, job, JobState.SUCCEEDED, "succeeded", now)

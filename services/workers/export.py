@@ -1,12 +1,14 @@
 """An export job: the trained network as ONNX, checked against torch, its latency predicted and measured."""
 
-from dataclasses import asdict
-from typing import cast
+import time
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from statistics import median
 
 import numpy as np
 
 from fasterseg_core.config import ExportConfig
-from fasterseg_core.latency_table import LatencyRow, LatencyTable, LatencyTableDocument, RowState, estimate
+from fasterseg_core.latency_table import LatencyRow, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
@@ -17,6 +19,17 @@ from services.profiler.runners import MeasurementError, Runner, Workload
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.outputs import json_object, store
+from services.workers.tables import read_calibration, read_table
+
+UNCALIBRATED_TOLERANCE = 0.1  # of sums that no network measured whole has corrected
+
+
+class Verdict(StrEnum):
+    """Whether a measurement lies as far from its prediction as held-out networks did, or farther."""
+
+    AS_PREDICTED = "as predicted"
+    SLOWER = "slower than predicted"
+    FASTER = "faster than predicted"
 
 
 def run(job: Job, attempt: AttemptClient) -> None:
@@ -25,7 +38,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
     assert job.inputs.network is not None, "the control plane refuses an export without a network"
     network = load_network(attempt.download(job.inputs.network))
     runner = open_runner(config.engine, config.threads, config.precision)
-    predicted_ms = _predicted_ms(job, runner, network, attempt)
+    prediction = _prediction(job, runner, network, attempt)
     workload = Workload(network, ((1, 3, config.resolution.height, config.resolution.width),))
     row = _measured(workload, runner, config, attempt)
     specs = architecture_specs(network.architecture, config.resolution, network.num_classes)
@@ -33,11 +46,12 @@ def run(job: Job, attempt: AttemptClient) -> None:
         AttemptSuccess(
             result=json_object(
                 {
-                    "predicted_ms": predicted_ms,
+                    **({} if prediction is None else prediction.judged(row.milliseconds)),
                     "measured_ms": row.milliseconds,
                     "measured_quartiles_ms": [row.lower_quartile, row.upper_quartile],
                     "engine": f"{runner.identity.engine} {runner.identity.engine_version}",
                     "clock": runner.identity.clock,
+                    "host_ms": _host_ms(workload, runner, config.samples),
                     "max_difference": _max_difference(workload, runner),
                     "parameters": network.num_parameters(),
                     "macs": sum(spec.macs for _, spec in specs),
@@ -48,23 +62,49 @@ def run(job: Job, attempt: AttemptClient) -> None:
     )
 
 
-def _predicted_ms(job: Job, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient) -> float | None:
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A network's predicted milliseconds, and the share by which its measurement may differ as predictions do."""
+
+    sum_ms: float
+    predicted_ms: float  # the corrected sum, where the table has a calibration
+    tolerance: float
+
+    def judged(self, measured_ms: float) -> dict[str, object]:
+        """The prediction beside the measurement, with a verdict for people and for CI."""
+        difference = measured_ms / self.predicted_ms - 1
+        within = abs(difference) <= self.tolerance
+        verdict = Verdict.AS_PREDICTED if within else Verdict.SLOWER if difference > 0 else Verdict.FASTER
+        return asdict(self) | {"difference": difference, "verdict": verdict}
+
+
+def _prediction(job: Job, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient) -> Prediction | None:
     """The table's estimate, where a table was given; it must be of the engine and the device that measure.
 
     Raises:
         ValueError: the table is of another engine, version, device, driver, number of threads or precision.
         MissingLatencyError: the table lacks an operator of this network.
     """
-    if job.inputs.latency_table is None:
+    table_id = job.inputs.latency_table
+    if table_id is None:
         return None
-    document = cast(LatencyTableDocument, attempt.latency_table(job.inputs.latency_table))
-    table = LatencyTable.from_document(document)
+    table = read_table(attempt, table_id)
     here = asdict(runner.identity)
     for name in ("engine", "engine_version", "device", "driver", "threads", "precision"):
         of_table = getattr(table.fingerprint, name)
         if of_table != here[name]:
             raise ValueError(f"inputs.latency_table: its {name} is {of_table}, but {here[name]} measures here")
-    return estimate(network.architecture, table).milliseconds
+    latency = estimate(network.architecture, table)
+    calibration = read_calibration(attempt, table_id)
+    if calibration is None:
+        return Prediction(
+            sum_ms=latency.milliseconds, predicted_ms=latency.milliseconds, tolerance=UNCALIBRATED_TOLERANCE
+        )
+    return Prediction(
+        sum_ms=latency.milliseconds,
+        predicted_ms=calibration.milliseconds(latency.milliseconds, latency.num_executed),
+        tolerance=calibration.held_out.worst if calibration.held_out else UNCALIBRATED_TOLERANCE,
+    )
 
 
 def _measured(workload: Workload, runner: Runner, config: ExportConfig, attempt: AttemptClient) -> LatencyRow:
@@ -87,3 +127,14 @@ def _max_difference(workload: Workload, runner: Runner) -> float:
     """The largest absolute difference between the engine's logits and torch's on a random image."""
     inputs = workload.random_inputs()
     return float(np.abs(runner.run(workload, inputs) - workload.reference(inputs)).max())
+
+
+def _host_ms(workload: Workload, runner: Runner, samples: int) -> float:
+    """What a caller waits for, on the wall clock: from an image in the host's memory to its logits there."""
+    inputs = workload.random_inputs()
+    seconds = []
+    for _ in range(samples):
+        started = time.perf_counter()
+        runner.run(workload, inputs)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds) * 1e3

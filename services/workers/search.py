@@ -8,7 +8,6 @@ from fasterseg_core.config import Role, SearchConfig
 from fasterseg_core.datasets.transforms import scaled_size
 from fasterseg_core.drawing import architecture_svg
 from fasterseg_core.figures import search_curves
-from fasterseg_core.latency_table import LatencyTable, LatencyTableDocument
 from fasterseg_core.reports import EpochReport, Report
 from fasterseg_core.search import Search, SearchState
 from services.client.attempt import AttemptClient
@@ -19,15 +18,17 @@ from services.workers.event_file import EVENT_FILE, StepsState, event_file
 from services.workers.following import follow
 from services.workers.job import Job, config_of
 from services.workers.outputs import history, json_object, store, store_json
+from services.workers.tables import read_calibration, read_table
 
 
 def run(job: Job, attempt: AttemptClient) -> None:
-    """Searches from the latest checkpoint on, or afresh."""
+    """Searches from the latest checkpoint on, or afresh, for latencies as whole networks have them."""
     config = config_of(job, SearchConfig)
     assert job.inputs.latency_table is not None, "the control plane refuses a search without a table"
-    document = cast(LatencyTableDocument, attempt.latency_table(job.inputs.latency_table))
+    table = read_table(attempt, job.inputs.latency_table)
+    calibration = read_calibration(attempt, job.inputs.latency_table)
     data = load_data(job, config.dataset, "train", scaled_size(config.resolution, config.image_scale))
-    search = Search(config, LatencyTable.from_document(document), data, job.device)
+    search = Search(config, calibration.corrected(table) if calibration else table, data, job.device)
     kind = CheckpointKind.SEARCH
     with event_file(job.tensorboard, config.space.expansion_ratios) as events:
 

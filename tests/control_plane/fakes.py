@@ -65,5 +65,6 @@ class FakeProfiler:
             return httpx.Response(200)
         architectures = json.loads(request.content)["architectures"]
         return httpx.Response(
-            200, json={"items": [{"milliseconds": 2.0, "parts": {"cells": 2.0}}] * len(architectures)}
+            200,
+            json={"items": [{"milliseconds": 2.0, "num_executed": 4, "parts": {"cells": 2.0}}] * len(architectures)},
         )

@@ -1,20 +1,28 @@
 """Architectures, latency tables, estimates, artifacts and health over HTTP."""
 
+import json
+import math
+
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind
 from services.control_plane.parts import Parts
+from services.storage.documents import add_calibration
+from services.storage.errors import InvalidRequest
 from tests.control_plane.fakes import FakeProfiler, FakeRay
 from tests.control_plane.test_attempts_api import upload
 from tests.control_plane.test_submission import a_stored_table, run_next, submitted
 from tests.storage.builders import (
     a_latency_table,
+    a_latency_table_document,
     a_started_worker,
     an_architecture,
     an_architecture_document,
 )
+
+ROW = "stem 3->32 64x128 /8"
 
 
 def test_an_architecture_is_added_once(api: TestClient):
@@ -72,6 +80,72 @@ def test_latency_tables_are_listed_with_what_they_were_measured_on(api: TestClie
     assert summary["fingerprint"]["engine"] == "onnxruntime"
 
 
+def test_a_latency_table_is_added_once(api: TestClient):
+    first, second = (api.post("latency-tables", json={"document": a_latency_table_document()}) for _ in range(2))
+
+    assert first.status_code == 201
+    assert first.json() == second.json()
+    assert (first.json()["id"], first.json()["job"]) == (a_latency_table().digest, None)
+    assert len(api.get("latency-tables").json()["items"]) == 1
+
+
+def test_an_added_table_comes_back_as_it_was_sent(api: TestClient):
+    table = api.post("latency-tables", json={"document": a_latency_table_document()}).json()["id"]
+
+    assert api.get(f"latency-tables/{table}").json() == a_latency_table_document()
+
+
+def test_quarantined_rows_are_counted(api: TestClient):
+    document = a_latency_table_document()
+    document["rows"][ROW].update({"state": "quarantined", "reason": "unstable"})
+
+    summary = api.post("latency-tables", json={"document": document}).json()
+
+    assert (summary["rows"], summary["quarantined"]) == (len(document["rows"]), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"milliseconds": math.nan}, "milliseconds nan must be finite"),
+        ({"milliseconds": -1.0}, "milliseconds -1.0 must be finite and not negative"),
+        ({"milliseconds": math.inf}, "milliseconds inf must be finite"),
+        ({"milliseconds": None}, "milliseconds None is not a number"),
+        ({"lower_quartile": 3.0}, "lower_quartile 3.0 is above upper_quartile 1.0"),
+        ({"colour": "red"}, "unknown field 'colour'"),
+    ],
+)
+def test_a_malformed_row_is_refused_by_its_name(api: TestClient, change: dict[str, object], message: str):
+    document = a_latency_table_document()
+    document["rows"][ROW].update(change)
+
+    body = json.dumps({"document": document})  # with NaN and Infinity, which JSON lacks
+
+    response = api.post("latency-tables", content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert f"row {ROW!r}: {message}" in response.json()["errors"][0]["message"]
+    assert api.get("latency-tables").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"colour": "red"}, "document.fingerprint.colour"),
+        ({"threads": "1"}, "document.fingerprint.threads"),
+        ({"resolution": {"height": 64}}, "document.fingerprint.resolution.width"),
+    ],
+)
+def test_a_malformed_fingerprint_is_refused_by_its_field(api: TestClient, change: dict[str, object], field: str):
+    document = a_latency_table_document()
+    document["fingerprint"].update(change)
+
+    response = api.post("latency-tables", json={"document": document})
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
 def test_estimates_are_the_profilers(api: TestClient, database, profiler: FakeProfiler):
     table = a_stored_table(database)
     digest = api.post("architectures", json={"document": an_architecture_document()}).json()["id"]
@@ -82,6 +156,42 @@ def test_estimates_are_the_profilers(api: TestClient, database, profiler: FakePr
 
     assert [item["milliseconds"] for item in response.json()["items"]] == [2.0, 2.0]
     assert profiler.requests[0].url.path == f"/latency-tables/{table}/estimates"
+
+
+def test_estimates_are_corrected_where_the_table_has_a_calibration(api: TestClient, database):
+    table = a_stored_table(database)
+    calibration = {"slope": 1.5, "operator_ms": 0.25, "fixed_ms": 1.0, "fitted_on": ["a" * 64], "held_out": None}
+    with database.writing.begin() as session:
+        add_calibration(session, table, calibration)
+
+    response = api.post(f"latency-tables/{table}/estimates", json={"architectures": [an_architecture_document()]})
+
+    (item,) = response.json()["items"]
+    assert (item["milliseconds"], item["calibrated_ms"]) == (2.0, 1.5 * 2.0 + 0.25 * 4 + 1.0)
+    assert api.get(f"latency-tables/{table}/calibration").json() == {"calibration": calibration}
+
+
+def test_a_calibration_is_never_replaced(api: TestClient, database):
+    table = a_stored_table(database)
+    first = {"slope": 1.0, "operator_ms": 0.0, "fixed_ms": 0.0, "fitted_on": [], "held_out": None}
+    with database.writing.begin() as session:
+        add_calibration(session, table, first)
+        add_calibration(session, table, first | {"slope": 2.0})
+
+    assert api.get(f"latency-tables/{table}/calibration").json() == {"calibration": first}
+
+
+def test_a_table_without_a_calibration_says_so(api: TestClient, database):
+    assert api.get(f"latency-tables/{a_stored_table(database)}/calibration").json() == {"calibration": None}
+    assert api.get(f"latency-tables/{'0' * 64}/calibration").status_code == 404
+
+
+def test_a_calibration_out_of_range_is_refused_by_name(database):
+    table = a_stored_table(database)
+    wrong = {"slope": -1.0, "operator_ms": 0.0, "fixed_ms": 0.0, "fitted_on": [], "held_out": None}
+
+    with database.writing.begin() as session, pytest.raises(InvalidRequest, match="slope is -1.0"):
+        add_calibration(session, table, wrong)
 
 
 def test_estimates_are_unavailable_while_the_profiler_is_away(api: TestClient, database, profiler: FakeProfiler):

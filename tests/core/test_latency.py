@@ -19,7 +19,7 @@ from fasterseg_core.latency_table import LatencyTable, MissingLatencyError
 from fasterseg_core.operator_specs import (
     Structure,
     aggregation_specs,
-    branch_cell_spec,
+    branch_cell_specs,
     cell_spec,
     prediction_specs,
     range_down,
@@ -124,7 +124,7 @@ def test_certain_choices_cost_what_the_derived_networks_do_without_sharing(role,
     relaxed = relaxed_latency(relaxation.probabilities(), space_latency(space, relaxation, a_latency_table(space)))
 
     def cost(branch):
-        cells = [branch_cell_spec(branch, i, relaxation.end_ratio, RESOLUTION) for i in range(len(branch.cells))]
+        cells = list(branch_cell_specs(branch, relaxation.end_ratio, RESOLUTION))
         steps = [
             spec
             for source in range_down(branch.downsample_rate)

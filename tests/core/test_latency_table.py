@@ -106,7 +106,7 @@ def test_a_quarantined_row_is_refused_with_its_name_and_reason():
 
 
 def test_missing_lists_absent_and_quarantined_operators():
-    refused = a_latency_row(math.nan, state=RowState.QUARANTINED, reason="crashed")
+    refused = a_latency_row(0.0, state=RowState.QUARANTINED, reason="crashed")
     table = LatencyTable(a_fingerprint(), {CONV: refused, SKIP: a_latency_row()})
     absent = replace(CONV, stride=2)
 
@@ -119,14 +119,27 @@ def test_a_row_that_is_no_duration_is_refused(milliseconds):
         a_latency_row(milliseconds)
 
 
+def test_quartiles_out_of_order_are_refused():
+    with pytest.raises(ValueError, match=r"lower_quartile 2.0 is above upper_quartile 1.0"):
+        a_latency_row(1.5, lower_quartile=2.0, upper_quartile=1.0)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"milliseconds": -1.0}, "row 'conv 8->16 4x6 /1': milliseconds -1.0"),
         ({"milliseconds": math.nan}, "row 'conv 8->16 4x6 /1': milliseconds nan"),
-        ({"milliseconds": "fast"}, "row 'conv 8->16 4x6 /1'"),
+        ({"milliseconds": math.inf}, "row 'conv 8->16 4x6 /1': milliseconds inf"),
+        ({"milliseconds": "fast"}, "row 'conv 8->16 4x6 /1': milliseconds 'fast' is not a number"),
+        ({"milliseconds": None}, "row 'conv 8->16 4x6 /1': milliseconds None is not a number"),
+        ({"lower_quartile": math.nan}, "row 'conv 8->16 4x6 /1': lower_quartile nan"),
+        ({"lower_quartile": 2.0}, "row 'conv 8->16 4x6 /1': lower_quartile 2.0 is above upper_quartile 1.5"),
+        ({"state": "quarantined", "milliseconds": math.nan}, "row 'conv 8->16 4x6 /1': milliseconds nan"),
+        ({"samples": -1}, "row 'conv 8->16 4x6 /1': samples -1"),
+        ({"samples": True}, "row 'conv 8->16 4x6 /1': samples True is not a number"),
+        ({"reason": 3}, "row 'conv 8->16 4x6 /1': reason 3 is not a text"),
         ({"state": "guessed"}, "row 'conv 8->16 4x6 /1': 'guessed'"),
-        ({"colour": "red"}, "row 'conv 8->16 4x6 /1'.*colour"),
+        ({"colour": "red"}, "row 'conv 8->16 4x6 /1': unknown field 'colour'"),
     ],
 )
 def test_a_bad_row_of_a_document_is_named(row, message):

@@ -152,7 +152,7 @@ def test_a_table_serves_estimates(client: FasterSegClient, profile: Job, search:
 
     student = search.result["student"]
     assert isinstance(student, dict)
-    assert estimate.milliseconds == pytest.approx(student["predicted_ms"])
+    assert estimate.calibrated_ms == pytest.approx(student["predicted_ms"])
     assert sum(estimate.parts.values()) == pytest.approx(estimate.milliseconds)
 
 
@@ -185,7 +185,7 @@ def test_teacher_and_distilled_student_are_trained_evaluated_and_exported(
     assert exported.result is not None
     assert float(str(exported.result["max_difference"])) < 1e-3
     assert exported.result["predicted_ms"] == pytest.approx(
-        client.estimate(str(profile.latency_table), [search.architectures["student"]])[0].milliseconds
+        client.estimate(str(profile.latency_table), [search.architectures["student"]])[0].calibrated_ms
     )
     network = load_network(artifact(client, trained, "network.safetensors"))
     images = torch.randn(1, 3, 64, 96)

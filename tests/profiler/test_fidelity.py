@@ -1,95 +1,52 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from fasterseg_core.architecture import TABLE_7
-from fasterseg_core.operator_specs import architecture_specs, space_specs
-from fasterseg_core.search_space import Resolution, SearchSpace
-from services.profiler.fidelity import Fidelity, NetworkLatency, compare, random_architectures
-from services.profiler.protocol import Protocol
-from services.profiler.table_builder import build_table
-from tests.profiler.fake_runner import MacsRunner
-from tests.profiler.test_protocol import drain
-from tests.profiler.test_table_builder import CONFIG, SPACE
+from services.profiler.calibration import fit_calibration
+from services.profiler.fidelity import report
+from services.profiler.measured_networks import MeasuredNetworks
+from tests.profiler.test_calibration import networks
 
 
-def a_fidelity(*pairs: tuple[float, float]) -> Fidelity:
-    return Fidelity(
-        tuple(
-            NetworkLatency(architecture=f"{index:064}", predicted_ms=predicted, measured_ms=measured, macs=100)
-            for index, (predicted, measured) in enumerate(pairs)
-        )
+def test_calibration_networks_are_not_among_those_that_judge_it() -> None:
+    measured = networks(1.2, 0.05, 0.7, noise=0.01)
+    fitted_on = [network.architecture for network in measured[:8]]
+
+    fidelity = report(MeasuredNetworks(tuple(measured)), fitted_on)
+
+    assert fidelity.held_out == tuple(measured[8:])
+    assert replace(fidelity.calibration, held_out=None) == fit_calibration(measured[:8])
+    assert fidelity.calibrated.networks == fidelity.sums.networks == fidelity.macs.networks == 4
+
+
+def test_a_correction_that_holds_removes_the_error_of_sums() -> None:
+    measured = networks(1.2, 0.05, 0.7)
+
+    fidelity = report(MeasuredNetworks(tuple(measured)), [network.architecture for network in measured[:5]])
+
+    assert fidelity.sums.bias < -0.15
+    assert fidelity.calibrated.worst == pytest.approx(0, abs=1e-9)
+    assert fidelity.calibrated_ms == pytest.approx(fidelity.measured_ms)
+
+
+def test_the_document_has_every_held_out_network_with_its_three_latencies() -> None:
+    measured = networks(1.2, 0.05, 0.7)
+
+    fidelity = report(
+        MeasuredNetworks(tuple(measured), {"b" * 64: "unstable"}), [network.architecture for network in measured[:5]]
     )
 
-
-def test_a_perfect_prediction() -> None:
-    fidelity = a_fidelity((1, 1), (2, 2), (4, 4))
-
-    assert (fidelity.correlation, fidelity.kendall_tau) == (pytest.approx(1), 1)
-    assert (fidelity.mape, fidelity.bias, fidelity.worst) == (0, 0, 0)
-
-
-def test_a_correlation_hides_the_bias_that_is_reported_beside_it() -> None:
-    fidelity = a_fidelity((2, 1), (4, 2), (8, 4))
-
-    assert fidelity.correlation == pytest.approx(1)
-    assert (fidelity.mape, fidelity.bias, fidelity.worst) == (1, 1, 1)
+    document = json.loads(json.dumps(fidelity.to_document(), allow_nan=False))
+    assert len(document["networks"]) == 7
+    assert document["networks"][0].keys() >= {"architecture", "predicted_ms", "calibrated_ms", "measured_ms"}
+    assert document["errors"].keys() == {"sums", "calibrated", "macs"}
+    assert document["calibration"]["held_out"] == document["errors"]["calibrated"]
+    assert document["left_out"] == {"b" * 64: "unstable"}
 
 
-def test_errors_by_hand() -> None:
-    fidelity = a_fidelity((1.1, 1), (1.6, 2))
+def test_too_few_networks_are_refused_with_the_reasons_of_those_left_out() -> None:
+    measured = networks(1.2, 0.05, 0.7)[:3]
 
-    assert fidelity.mape == pytest.approx(0.15)
-    assert fidelity.bias == pytest.approx(-0.05)
-    assert fidelity.worst == pytest.approx(0.2)
-
-
-def test_kendalls_tau_counts_pairs_in_order() -> None:
-    assert a_fidelity((1, 1), (2, 3), (3, 2)).kendall_tau == pytest.approx(1 / 3)
-
-
-def test_macs_are_fitted_on_the_other_networks() -> None:
-    assert a_fidelity((1, 1), (1, 2)).macs_mape == pytest.approx((1 + 0.5) / 2)
-
-
-def test_one_network_is_no_comparison() -> None:
-    with pytest.raises(ValueError, match="two or more"):
-        a_fidelity((1, 1))
-
-
-def test_random_networks_are_different_repeatable_and_in_the_space() -> None:
-    space, resolution = (
-        SearchSpace(num_layers=6, expansion_ratios=(2, 4), student_ratio=2),
-        Resolution(height=64, width=64),
-    )
-    covered = set(space_specs(space, resolution, 11))
-
-    networks = random_architectures(space, 30, seed=1)
-
-    assert len(set(networks)) == 30
-    assert networks == random_architectures(space, 30, seed=1)
-    assert {len(network.branches) for network in networks} == {1, 2}
-    assert all({spec for _, spec in architecture_specs(network, resolution, 11)} <= covered for network in networks)
-
-
-def test_networks_are_compared_with_their_estimates() -> None:
-    runner = MacsRunner()
-    _, table = drain(build_table(CONFIG, runner))
-    networks = random_architectures(SPACE, 3)
-
-    _, fidelity = drain(compare(networks, table, runner, Protocol(passes=1, samples=1)))
-
-    assert [network.architecture for network in fidelity.networks] == [network.digest for network in networks]
-    assert all(network.measured_ms > 0 and network.predicted_ms > 0 for network in fidelity.networks)
-    assert json.loads(json.dumps(fidelity.to_document(), allow_nan=False))["left_out"] == {}
-
-
-def test_a_network_that_the_table_cannot_predict_is_left_out_by_name() -> None:
-    runner = MacsRunner()
-    _, table = drain(build_table(CONFIG, runner))
-    covered = random_architectures(SPACE, 2)
-
-    _, fidelity = drain(compare([*covered, TABLE_7], table, runner, Protocol(passes=1, samples=1)))
-
-    assert len(fidelity.networks) == 2
-    assert "has no entry for 'stem 3->64 64x64 /8'" in fidelity.left_out[TABLE_7.digest]
+    with pytest.raises(ValueError, match=r"two or more networks, not 0; left out: \{'b+': 'unstable'\}"):
+        report(MeasuredNetworks(tuple(measured), {"b" * 64: "unstable"}), [n.architecture for n in measured])

@@ -27,4 +27,4 @@ def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 
     with database.reading() as session:
-        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0001"
+        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0002"

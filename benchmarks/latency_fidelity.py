@@ -1,0 +1,137 @@
+"""Figure 3 on this device: random networks of the paper's space, predicted from a latency table and measured whole.
+
+    python -m benchmarks.latency_fidelity
+    python -m benchmarks.latency_fidelity --engine torch_cuda --precision fp16
+
+Builds the table, measures 8 networks that calibrate it and 100 others, and compares three predictors on those: the sum
+of a network's operators, the calibrated sum, and multiply-accumulates alone, fitted on the same 8 networks. The last
+line is one JSON object; errors are fractions. The picture, the table and every network go to --output.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from fasterseg_core.config import Engine, Precision, ProfileConfig
+from fasterseg_core.figures import latency_fidelity
+from fasterseg_core.latency_calibration import PredictionError
+from fasterseg_core.latency_table import LatencyTable, RowState
+from fasterseg_core.search_space import Resolution
+from services.profiler.engines import open_runner
+from services.profiler.fidelity import FidelityReport, report
+from services.profiler.measured_networks import measure_networks
+from services.profiler.protocol import MeasurementProgress
+from services.profiler.random_networks import random_architectures
+from services.profiler.table_builder import build_table, protocol_of
+
+SHOWN_EVERY_SECONDS = 30.0
+
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    """Prints progress, a table of the predictors and a summary."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    config = ProfileConfig(
+        resolution=Resolution(height=arguments.height, width=arguments.width),
+        engine=Engine(arguments.engine),
+        precision=Precision(arguments.precision),
+        threads=arguments.threads,
+        passes=arguments.passes,
+        samples=arguments.samples,
+        random_networks=arguments.networks,
+    )
+    runner = open_runner(config.engine, config.threads, config.precision)
+    started = time.monotonic()
+    table = _result(build_table(config, runner), "operators")
+    table_seconds = time.monotonic() - started
+    architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
+    measured = _result(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
+    fidelity = report(measured, [architecture.digest for architecture in architectures[: config.calibration_networks]])
+    _write(arguments.output, table, fidelity)
+    for name, error in _errors(fidelity).items():
+        print(f"{name:>10}  {json.dumps({key: round(value, 5) for key, value in asdict(error).items()})}")
+    setting = {
+        "date": datetime.now(UTC).date().isoformat(),
+        **{key: str(value) for key, value in asdict(runner.identity).items()},
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, this program's own included
+        "resolution": f"{arguments.height}x{arguments.width}",
+        "passes": arguments.passes,
+        "samples": arguments.samples,
+    }
+    print(json.dumps(_summary(table, fidelity, table_seconds) | {"setting": setting}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", default=Engine.ONNXRUNTIME, choices=list(Engine))
+    parser.add_argument("--precision", default=Precision.FP32, choices=list(Precision))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", type=int, default=100, help="held out; 8 more calibrate")
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("benchmark-out/latency_fidelity"))
+    return parser.parse_args()
+
+
+def _result(measuring: Generator[MeasurementProgress, None, Result], what: str) -> Result:
+    """The result of measurements, with a line of progress now and then."""
+    shown = time.monotonic()
+    while True:
+        try:
+            progress = next(measuring)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if time.monotonic() - shown > SHOWN_EVERY_SECONDS:
+            shown = time.monotonic()
+            print(f"{what} {progress.done}/{progress.total}, {progress.seconds_left:.0f} s left", flush=True)
+
+
+def _errors(fidelity: FidelityReport) -> dict[str, PredictionError]:
+    return {"sums": fidelity.sums, "calibrated": fidelity.calibrated, "macs": fidelity.macs}
+
+
+def _write(folder: Path, table: LatencyTable, fidelity: FidelityReport) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "latency_fidelity.png").write_bytes(latency_fidelity(fidelity.calibrated_ms, fidelity.measured_ms))
+    (folder / "table.json").write_text(json.dumps(table.to_document()))
+    (folder / "fidelity.json").write_text(json.dumps(fidelity.to_document()))
+
+
+def _summary(table: LatencyTable, fidelity: FidelityReport, table_seconds: float) -> dict[str, object]:
+    calibration = fidelity.calibration
+    rounded = {
+        name: {key: round(value, 5) for key, value in asdict(error).items()}
+        for name, error in _errors(fidelity).items()
+    }
+    return {
+        **rounded["calibrated"],
+        "sums": rounded["sums"],
+        "macs": rounded["macs"],
+        "slope": round(calibration.slope, 4),
+        "operator_ms": round(calibration.operator_ms, 4),
+        "fixed_ms": round(calibration.fixed_ms, 4),
+        "network_ms": [round(min(fidelity.measured_ms), 1), round(max(fidelity.measured_ms), 1)],
+        "left_out": len(fidelity.left_out),
+        "rows": len(table.rows),
+        "quarantined": sum(row.state is RowState.QUARANTINED for row in table.rows.values()),
+        "table_seconds": round(table_seconds, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

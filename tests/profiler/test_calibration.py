@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from services.profiler.calibration import fit_calibration, predicted_by_macs
+from services.profiler.measured_networks import NetworkLatency
+
+
+def a_network(predicted_ms: float, num_executed: int, measured_ms: float, macs: int = 100) -> NetworkLatency:
+    return NetworkLatency(
+        architecture=f"{predicted_ms:064}",
+        predicted_ms=predicted_ms,
+        num_executed=num_executed,
+        macs=macs,
+        measured_ms=measured_ms,
+    )
+
+
+def networks(slope: float, operator_ms: float, fixed_ms: float, noise: float = 0.0) -> list[NetworkLatency]:
+    generator = np.random.default_rng(0)
+    drawn = [(generator.uniform(20, 100), int(generator.integers(20, 40))) for _ in range(12)]
+    return [
+        a_network(
+            sum_ms,
+            count,
+            (slope * sum_ms + operator_ms * count + fixed_ms) * generator.normal(1, noise),
+            macs=round(1e6 * sum_ms),
+        )
+        for sum_ms, count in drawn
+    ]
+
+
+def test_coefficients_of_networks_without_noise_are_found() -> None:
+    calibration = fit_calibration(networks(1.2, 0.05, 0.7))
+
+    assert calibration.slope == pytest.approx(1.2)
+    assert calibration.operator_ms == pytest.approx(0.05)
+    assert calibration.fixed_ms == pytest.approx(0.7)
+    assert len(calibration.fitted_on) == 12
+
+
+def test_no_coefficient_is_negative_where_the_unbounded_fit_has_one() -> None:
+    calibration = fit_calibration(networks(1.2, -0.05, 0.7))
+
+    assert min(calibration.slope, calibration.operator_ms, calibration.fixed_ms) >= 0
+    assert calibration.operator_ms == 0
+
+
+def test_no_small_change_of_the_coefficients_fits_better() -> None:
+    fitted_on = networks(1.1, 0.02, 0.3, noise=0.05)
+    best = fit_calibration(fitted_on)
+
+    def residual(slope: float, operator_ms: float, fixed_ms: float) -> float:
+        return sum(
+            ((slope * n.predicted_ms + operator_ms * n.num_executed + fixed_ms) / n.measured_ms - 1) ** 2
+            for n in fitted_on
+        )
+
+    coefficients = (best.slope, best.operator_ms, best.fixed_ms)
+    for index in range(3):
+        for step in (-1e-3, 1e-3):
+            moved = [value + step * (place == index) for place, value in enumerate(coefficients)]
+            if min(moved) >= 0:
+                assert residual(*moved) >= residual(*coefficients)
+
+
+def test_too_few_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 or more networks, not 2"):
+        fit_calibration(networks(1, 0, 0)[:2])
+
+
+def test_macs_alone_are_fitted_in_the_same_way() -> None:
+    fitted_on = [a_network(1.0, 1, 2.0 * macs + 3.0, macs=macs) for macs in (10, 20, 40)]
+
+    assert predicted_by_macs([a_network(1.0, 1, 1.0, macs=100)], fitted_on) == [pytest.approx(203.0)]

@@ -1,0 +1,110 @@
+from typing import cast
+
+import onnx
+import pytest
+
+from fasterseg_core.config import DatasetName, Engine, ExportConfig, ProfileConfig
+from fasterseg_core.latency_table import LatencyTable, estimate
+from fasterseg_core.network import SegmentationNetwork, save_network
+from fasterseg_core.operator_specs import architecture_specs
+from services.client.attempt import AttemptClient
+from services.client.schemas import JobKind, JsonObject, ResolvedInputs
+from services.profiler.engines import open_runner
+from services.profiler.table_builder import fingerprint
+from services.workers.export import Prediction, run
+from services.workers.job import Job
+from services.workers.outputs import json_object
+from tests.builders import a_latency_row, a_resolution, an_architecture
+from tests.workers.fakes import FakeAttempt
+
+NETWORK, TABLE = "a" * 64, "b" * 64
+ARCHITECTURE = an_architecture()
+CONFIG = ExportConfig(resolution=a_resolution(), passes=1, samples=1)
+CALIBRATION: JsonObject = {"slope": 2.0, "operator_ms": 0.5, "fixed_ms": 1.0, "fitted_on": [], "held_out": None}
+
+
+def a_table(num_classes: int = 11, **changes: object) -> LatencyTable:
+    """One that this machine's ONNX Runtime could have measured, with a millisecond for everything."""
+    profile = ProfileConfig(resolution=CONFIG.resolution, dataset=DatasetName.CAMVID)
+    of_here = fingerprint(profile, open_runner(Engine.ONNXRUNTIME))
+    specs = architecture_specs(ARCHITECTURE, CONFIG.resolution, num_classes)
+    return LatencyTable(of_here, {spec: a_latency_row(1.0) for _, spec in specs})
+
+
+def exported(attempt: FakeAttempt, latency_table: str | None = None) -> JsonObject:
+    job = Job(
+        kind=JobKind.EXPORT,
+        spec=json_object(CONFIG),
+        inputs=ResolvedInputs(network=NETWORK, latency_table=latency_table),
+        checkpoints=[],
+        data_root=None,
+        data_memory_mb=0,
+        tensorboard=None,
+        cpus=1,
+    )
+    run(job, cast(AttemptClient, attempt))
+    assert attempt.success is not None
+    return attempt.success.result
+
+
+def an_attempt(**given: dict[str, JsonObject]) -> FakeAttempt:
+    network = save_network(SegmentationNetwork(ARCHITECTURE, 11))
+    return FakeAttempt(blobs={NETWORK: network}, **given)
+
+
+def test_an_export_is_onnx_that_computes_what_torch_does() -> None:
+    attempt = an_attempt()
+
+    result = exported(attempt)
+
+    (model,) = attempt.uploaded.values()
+    onnx.checker.check_model(onnx.load_from_string(model))
+    assert float(str(result["max_difference"])) < 1e-4
+    assert float(str(result["host_ms"])) > 0
+    assert "verdict" not in result
+
+
+def test_the_same_network_gives_the_same_onnx() -> None:
+    network = save_network(SegmentationNetwork(ARCHITECTURE, 11))
+    attempts = [FakeAttempt(blobs={NETWORK: network}) for _ in range(2)]
+
+    for attempt in attempts:
+        exported(attempt)
+
+    assert attempts[0].uploaded == attempts[1].uploaded
+
+
+def test_a_calibrated_table_predicts_the_corrected_sum() -> None:
+    table = a_table()
+    latency = estimate(ARCHITECTURE, table)
+    attempt = an_attempt(latency_tables={TABLE: json_object(table.to_document())}, calibrations={TABLE: CALIBRATION})
+
+    result = exported(attempt, TABLE)
+
+    assert result["sum_ms"] == latency.milliseconds
+    assert result["predicted_ms"] == 2 * latency.milliseconds + 0.5 * latency.num_executed + 1
+    assert result["verdict"] == "faster than predicted"
+
+
+def test_a_table_without_a_calibration_predicts_the_sum() -> None:
+    table = a_table()
+
+    result = exported(an_attempt(latency_tables={TABLE: json_object(table.to_document())}), TABLE)
+
+    assert result["predicted_ms"] == result["sum_ms"] == estimate(ARCHITECTURE, table).milliseconds
+
+
+@pytest.mark.parametrize(
+    ("measured_ms", "verdict"),
+    [
+        (10.4, "as predicted"),
+        (9.6, "as predicted"),
+        (10.6, "slower than predicted"),
+        (9.4, "faster than predicted"),
+    ],
+)
+def test_a_verdict_allows_the_error_that_predictions_have(measured_ms: float, verdict: str) -> None:
+    judged = Prediction(sum_ms=8.0, predicted_ms=10.0, tolerance=0.05).judged(measured_ms)
+
+    assert judged["verdict"] == verdict
+    assert judged["difference"] == pytest.approx(measured_ms / 10 - 1)

@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu test-images lint types up down clean
+.PHONY: help install demo test test-gpu test-nvidia test-images lint types up down clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,9 @@ test: lint types ## everything that needs no GPU
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU with TensorRT
 	$(BIN)/pytest -m gpu
+
+test-nvidia: $(INSTALLED) ## what TensorRT is given and its API, against NVIDIA's packages, without a GPU (minutes)
+	$(BIN)/pytest -m nvidia
 
 test-images: $(INSTALLED) ## what each container image installs, in clean environments (minutes)
 	$(BIN)/pytest -m image

@@ -57,7 +57,7 @@ def import_modules(load: Callable[[str], ModuleType] = importlib.import_module) 
         raise EngineUnavailableError(f"TensorRT {trt.__version__} is not supported: use >= 10.13, < 12. {INSTALL}")
     try:
         load("pycuda.autoprimaryctx")  # not autoinit: torch and TensorRT share the primary context
-    except cuda.Error as error:
+    except (cuda.Error, RuntimeError) as error:  # RuntimeError: pycuda finds no device that it may use
         raise EngineUnavailableError(f"the tensorrt engine needs an NVIDIA GPU and its driver: {error}") from error
     capability = cuda.Context.get_device().compute_capability()
     if capability < OLDEST_CAPABILITY:
@@ -65,23 +65,58 @@ def import_modules(load: Callable[[str], ModuleType] = importlib.import_module) 
     return Modules(trt, cuda, loaded["cuda-bindings"])
 
 
+def build_engine(trt: ModuleType, model: bytes, timing_cache: bytes = b"") -> tuple[bytes, bytes]:
+    """The serialized engine of an ONNX model, and the timing cache with what building it has added.
+
+    Raises:
+        MeasurementError: TensorRT cannot parse or build the model.
+    """
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise MeasurementError(f"TensorRT could not parse the ONNX: {errors}")
+    config = builder.create_builder_config()
+    config.max_aux_streams = 0
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise MeasurementError("TensorRT could not build an engine; its log, on standard error, says why")
+    cache = config.get_timing_cache()
+    return bytes(plan), bytes(cache.serialize())
+
+
 class Program:
-    """A TensorRT engine with its buffers on the device and a stream of its own."""
+    """A TensorRT engine with its buffers on the device and a stream of its own.
+
+    Raises:
+        MeasurementError: the engine cannot be loaded, or the device's memory does not hold its buffers.
+    """
 
     def __init__(self, modules: Modules, plan: bytes, precision: Precision) -> None:
         trt, cuda = modules.tensorrt, modules.cuda
         self._modules, self._dtype = modules, DTYPES[precision]
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        self._context = self._engine.create_execution_context()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        context = None if engine is None else engine.create_execution_context()
+        if context is None:
+            raise MeasurementError("TensorRT could not load the engine; its log, on standard error, says why")
+        self._engine, self._context = engine, context
         self._stream = cuda.Stream()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self._shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self._buffers = {
-            name: cuda.mem_alloc(int(np.prod(shape)) * np.dtype(self._dtype).itemsize)
-            for name, shape in self._shapes.items()
-        }
+        try:
+            self._buffers = {
+                name: cuda.mem_alloc(int(np.prod(shape)) * np.dtype(self._dtype).itemsize)
+                for name, shape in self._shapes.items()
+            }
+        except cuda.MemoryError as error:
+            raise MeasurementError(str(error)) from error
         for name, buffer in self._buffers.items():
             self._context.set_tensor_address(name, int(buffer))
 
@@ -182,26 +217,6 @@ class TensorRtRunner:
     def _compile(self, workload: Workload) -> Program:
         if workload not in self._programs:
             model = workload.onnx if self.identity.precision is Precision.FP32 else to_fp16(workload.onnx)
-            self._programs[workload] = Program(self._modules, self._build(model), self.identity.precision)
+            plan, self._timing_cache = build_engine(self._modules.tensorrt, model, self._timing_cache)
+            self._programs[workload] = Program(self._modules, plan, self.identity.precision)
         return self._programs[workload]
-
-    def _build(self, model: bytes) -> bytes:
-        """The serialized engine of an ONNX model."""
-        trt = self._modules.tensorrt
-        logger = trt.Logger(trt.Logger.ERROR)
-        builder = trt.Builder(logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger)
-        if not parser.parse(model):
-            errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-            raise MeasurementError(f"TensorRT could not parse the ONNX: {errors}")
-        config = builder.create_builder_config()
-        config.max_aux_streams = 0
-        config.clear_flag(trt.BuilderFlag.TF32)
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-        config.set_timing_cache(config.create_timing_cache(self._timing_cache), False)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise MeasurementError("TensorRT could not build an engine; its log, on standard error, says why")
-        self._timing_cache = bytes(config.get_timing_cache().serialize())
-        return bytes(plan)

@@ -44,6 +44,16 @@ def build_operator(spec: OperatorSpec) -> nn.Module:
             return DiscreteOperator(spec.operator, spec.c_in, spec.c_out, spec.stride).eval()
 
 
+def with_random_norms(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module in evaluation mode, its batch norms far from the identity: what comes before and after them shows."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in (layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)):
+        for values, low in ((norm.weight, 0.5), (norm.bias, -0.2), (norm.running_mean, -0.2), (norm.running_var, 0.5)):
+            assert values is not None, "every batch norm of this project is affine and tracks its statistics"
+            values.data = low + 0.8 * torch.rand(values.shape, generator=generator)
+    return module.eval()
+
+
 def input_shapes(spec: OperatorSpec) -> tuple[tuple[int, int, int, int], ...]:
     """The shapes (1, C, H, W) of what the operator reads; two for CONCAT."""
     match spec.operator:

@@ -106,15 +106,6 @@ def a_certain_relaxation(
     return relaxation
 
 
-def with_random_norms(module: nn.Module, seed: int = 0) -> nn.Module:
-    """The module in evaluation mode, its batch norms far from the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    for norm in (layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)):
-        for values, low in ((norm.weight, 0.5), (norm.bias, -0.2), (norm.running_mean, -0.2), (norm.running_var, 0.5)):
-            values.data = low + 0.8 * torch.rand(values.shape, generator=generator)
-    return module.eval()
-
-
 @dataclass(frozen=True)
 class ColourBlocks:
     """Images of noisy blocks whose colour tells their class, with a corner that nobody labelled."""

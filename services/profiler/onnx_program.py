@@ -78,13 +78,16 @@ def _apply(node: onnx.NodeProto, values: Mapping[str, Tensor], constants: Consta
             return torch.cat([values[name] for name in node.input], dim=attributes["axis"])
         case "Conv":
             x, weight = values[node.input[0]], values[node.input[1]]
+            top, left, bottom, right = attributes["pads"]
+            if (top, left) != (bottom, right):
+                raise MeasurementError(f"torch_cuda has no Conv with the pads {attributes['pads']}")
             bias = values[node.input[2]] if len(node.input) > 2 else None
             return F.conv2d(
                 x,
                 weight,
                 bias,
                 stride=attributes["strides"],
-                padding=attributes["pads"][:2],
+                padding=(top, left),
                 dilation=attributes["dilations"],
                 groups=attributes["group"],
             )
@@ -92,6 +95,8 @@ def _apply(node: onnx.NodeProto, values: Mapping[str, Tensor], constants: Consta
             x, weight, bias, mean, variance = (values[name] for name in node.input)
             return F.batch_norm(x, mean, variance, weight, bias, eps=attributes["epsilon"])
         case "Resize":
+            if (attributes["mode"], attributes["coordinate_transformation_mode"]) != (b"linear", b"align_corners"):
+                raise MeasurementError("torch_cuda has no Resize but the linear one with aligned corners")
             size = [int(side) for side in constants[node.input[3]][2:]]
             return F.interpolate(values[node.input[0]], size=size, mode="bilinear", align_corners=True)
         case "Slice":

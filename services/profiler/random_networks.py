@@ -5,6 +5,7 @@ import random
 import torch
 
 from fasterseg_core.architecture import Architecture, Branch, Cell
+from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.search_space import BRANCH_PAIRS, DOWNSAMPLE_RATES, OPERATORS, Resolution, SearchSpace
 from services.profiler.runners import Workload
@@ -16,7 +17,7 @@ def network_workload(architecture: Architecture, resolution: Resolution, num_cla
     """A whole network at one resolution, batch 1, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = SegmentationNetwork(architecture, num_classes).eval()
+        network = with_random_norms(SegmentationNetwork(architecture, num_classes))
     return Workload(network, ((1, 3, resolution.height, resolution.width),))
 
 

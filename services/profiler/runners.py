@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec
@@ -87,7 +87,7 @@ def operator_workload(spec: OperatorSpec) -> Workload:
     """One operator by itself, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return Workload(build_operator(spec), input_shapes(spec))
+        return Workload(with_random_norms(build_operator(spec)), input_shapes(spec))
 
 
 def verify(runner: Runner, workload: Workload) -> float:

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from fasterseg_core.architecture import TABLE_7
+from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, pack, unpack
 from fasterseg_core.network import SegmentationNetwork, load_network, save_network
 from fasterseg_core.operators import DiscreteOperator, resize
-from tests.builders import an_architecture, with_random_norms
+from tests.builders import an_architecture
 
 ONE_BRANCH = ("conv 8 1, skip 8 1, zoomed_conv 8 2",)
 AT_8_AND_16 = ("conv 8 1, conv_x2 8 2", "conv 8 1, zoomed_conv_x2 8 3, conv 16 2")

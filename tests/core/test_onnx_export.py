@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fasterseg_core.architecture import TABLE_7
-from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import OPERATORS
-from tests.builders import an_architecture, with_random_norms
+from tests.builders import an_architecture
 
 KEYS = [
     *(f"{operator} 6->10 7x9 /{stride}" for operator in OPERATORS for stride in (1, 2)),

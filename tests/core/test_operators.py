@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.operators import DiscreteOperator, candidate, resize
 from fasterseg_core.search_space import OPERATORS, Operator
-from tests.builders import with_random_norms
 
 WIDTHS_IN, WIDTHS_OUT = (2, 4, 6), (4, 6, 8)
 EVERY_OPERATOR = [

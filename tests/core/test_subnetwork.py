@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.config import Role
 from fasterseg_core.derive import derive
 from fasterseg_core.search_space import OPERATORS, Operator
 from fasterseg_core.subnetwork import recalibrate, subnetwork
 from fasterseg_core.supernet import Supernet
-from tests.builders import a_certain_relaxation, a_relaxation, a_search_space, with_random_norms
+from tests.builders import a_certain_relaxation, a_relaxation, a_search_space
 
 
 def a_supernet(space):

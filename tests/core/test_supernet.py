@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.config import OhemConfig, Role
 from fasterseg_core.derive import derive
 from fasterseg_core.losses import ohem_cross_entropy
@@ -10,7 +11,7 @@ from fasterseg_core.relaxation import Width, fixed_widths, random_widths, sample
 from fasterseg_core.search_space import BRANCH_PAIRS, OPERATORS, SearchSpace
 from fasterseg_core.subnetwork import subnetwork
 from fasterseg_core.supernet import MixedOperator, Supernet
-from tests.builders import a_certain_relaxation, a_relaxation, a_search_space, with_random_norms
+from tests.builders import a_certain_relaxation, a_relaxation, a_search_space
 
 NUM_CLASSES = 3
 

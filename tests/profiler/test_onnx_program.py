@@ -58,3 +58,27 @@ def test_an_unknown_operator_is_refused_by_name() -> None:
 
     with pytest.raises(MeasurementError, match="no ONNX operator Tanh"):
         program([torch.zeros(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("key", "node", "attribute", "value"),
+    [
+        ("zoomed_conv 8->8 14x26 /1", "Resize", "mode", "nearest"),
+        ("zoomed_conv 8->8 14x26 /1", "Resize", "coordinate_transformation_mode", "half_pixel"),
+        ("conv 8->8 14x26 /1", "Conv", "pads", [0, 0, 2, 2]),
+    ],
+)
+def test_a_graph_that_it_would_compute_otherwise_is_refused(
+    key: str, node: str, attribute: str, value: str | list[int]
+) -> None:
+    workload = operator_workload(OperatorSpec.from_key(key))
+    model = onnx.load_from_string(workload.onnx)
+    altered = next(each for each in model.graph.node if each.op_type == node)
+    kept = [each for each in altered.attribute if each.name != attribute]
+    del altered.attribute[:]
+    altered.attribute.extend([*kept, onnx.helper.make_attribute(attribute, value)])
+
+    program = load_program(model.SerializeToString(), torch.device("cpu"), torch.float32)
+
+    with pytest.raises(MeasurementError, match=f"torch_cuda has no {node}"):
+        program([torch.from_numpy(x) for x in workload.random_inputs()])

@@ -17,14 +17,13 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
 from fasterseg_core.config import Engine
 from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec, Structure
 from fasterseg_core.search_space import OPERATORS, Operator
 from services.profiler.engines import open_runner
 from services.profiler.runners import Array, MeasurementError, Runner, RunnerIdentity, Workload, verify
-from tests.builders import with_random_norms
 
 ZOOMED = (Operator.ZOOMED_CONV, Operator.ZOOMED_CONV_X2)
 INTERPOLATED = (*ZOOMED, Structure.UPSAMPLE)

@@ -118,7 +118,7 @@ class ProfileConfig:
     precision: Precision = Precision.FP32
     threads: int = 1  # CPU engines only
     passes: int = 5  # over all operators, interleaved
-    samples: int = 5  # of each operator in each pass; a row is the median of the passes' medians
+    samples: int = 5  # of each operator in each pass; a row is the lower quartile of all
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
     calibration_networks: int = 8  # others, measured whole to fit the correction of estimates
 

@@ -31,7 +31,7 @@ class RowState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRow:
-    """The median of one operator's samples in milliseconds, its quartiles, and how many samples there were.
+    """The milliseconds of one operator, the quartiles of its samples, and how many there were (see the protocol).
 
     Raises:
         ValueError: a duration is negative, infinite or not a number, or the quartiles are out of order.
@@ -65,7 +65,7 @@ class Fingerprint:
     driver: str
     threads: int
     precision: str
-    protocol: str  # how time was taken, for example "thread-cpu-time median of 5 passes"
+    protocol: str  # how time was taken, for example "thread CPU time, lower quartile of 5 passes of 5 samples"
     resolution: Resolution
     num_classes: int
     interpolation: str = "bilinear, corners aligned"

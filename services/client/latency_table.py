@@ -38,7 +38,7 @@ class Fingerprint(_Strict):
 
 
 class Row(_Strict):
-    """The median of an operator's samples in milliseconds, and its quartiles."""
+    """The milliseconds of an operator, and the quartiles of its samples."""
 
     milliseconds: float
     lower_quartile: float

@@ -15,7 +15,7 @@ OPERATORS = (
 )
 _NUMBER = "[1-9][0-9]*"
 _KEY = re.compile(f"({'|'.join(OPERATORS)}) {_NUMBER}->{_NUMBER} {_NUMBER}x{_NUMBER} /{_NUMBER}")
-_ROUNDING = 1e-9  # of a median of medians, against quartiles that were interpolated
+_ROUNDING = 1e-9  # of quartiles that were interpolated
 
 
 def table_faults(document: JsonObject) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""How workloads are measured: in interleaved passes, as a median of medians, watched by a canary.
+"""How workloads are measured: in interleaved passes, as the lower quartile of all samples, watched by a canary.
+
+Other work can only add to a time, so the lower quartile is nearer to what an undisturbed machine takes than the median.
 
 On a machine that others use, episodes of a second or less slow everything by half. A canary is therefore timed between
 passes, and a pass beside which it was not near its best is repeated. Workloads are measured in batches, so that few
@@ -32,7 +34,7 @@ class Protocol:
     attempts: int = 3  # at a workload that fails or scatters
     quiet_drift: float = 0.08  # of the canary from its best; a slower pass is repeated, each up to twice
     max_drift: float = 1.0  # of the canary in the best passes that could be had; beyond it they are not used
-    max_spread: float = 0.5  # distance of the quartiles as a share of the median
+    max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
     min_spread_ms: float = 0.02  # a distance below this is the clock's, not the workload's
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class Protocol:
 
     def describe(self, clock: str) -> str:
         """The protocol as a fingerprint records it."""
-        return f"{clock}, median of {self.passes} passes' medians of {self.samples} samples"
+        return f"{clock}, lower quartile of {self.passes} passes of {self.samples} samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +199,13 @@ def _row(key: str, passes: list[_Pass], protocol: Protocol) -> LatencyRow:
         return LatencyRow(**nothing, samples=0, state=RowState.QUARANTINED, reason=failures[0])
     samples = [sample for one in passes for sample in one.samples[key]]
     lower, upper = (float(value) for value in np.percentile(samples, (25, 75)))
-    milliseconds = median(median(one.samples[key]) for one in passes)
     reason = ""
     if passes[-1].drift > protocol.max_drift:
         reason = f"the canary took {passes[-1].drift:.0%} longer than at its best"
-    elif upper - lower > max(protocol.max_spread * milliseconds, protocol.min_spread_ms):
+    elif upper - lower > max(protocol.max_spread * lower, protocol.min_spread_ms):
         reason = f"unstable: half of the samples lie between {lower:.3f} and {upper:.3f} ms"
     return LatencyRow(
-        milliseconds=milliseconds,
+        milliseconds=lower,
         lower_quartile=lower,
         upper_quartile=upper,
         samples=len(samples),

@@ -32,12 +32,12 @@ def test_passes_are_interleaved_with_the_canary_between_them() -> None:
     assert runner.benchmarked == ["canary"] * 3 + ["a", "b", "canary"] * 2
 
 
-def test_a_row_is_the_median_of_the_passes_medians() -> None:
-    runner = FakeRunner({"a": [1.0, 9.0, 2.0]})
+def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
+    runner = FakeRunner({"a": [2.0, 9.0, 1.0]})
 
     row = rows_of(runner, "a", passes=3, samples=4, max_spread=10)["a"]
 
-    assert (row.milliseconds, row.lower_quartile, row.upper_quartile, row.samples) == (2.0, 1.0, 9.0, 12)
+    assert (row.milliseconds, row.lower_quartile, row.upper_quartile, row.samples) == (1.0, 1.0, 9.0, 12)
     assert row.state is RowState.MEASURED
 
 

@@ -34,7 +34,7 @@ def test_a_table_says_how_it_was_measured(table: LatencyTable) -> None:
     fingerprint = table.fingerprint
 
     assert (fingerprint.engine, fingerprint.device, fingerprint.threads) == (Engine.ONNXRUNTIME, "fake", 1)
-    assert fingerprint.protocol == "written down, median of 2 passes' medians of 2 samples"
+    assert fingerprint.protocol == "written down, lower quartile of 2 passes of 2 samples"
     assert (fingerprint.resolution, fingerprint.num_classes) == (CONFIG.resolution, 11)
 
 

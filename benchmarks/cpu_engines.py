@@ -98,8 +98,7 @@ def _measure(config: ProfileConfig, runner: Runner, seed: int) -> tuple[LatencyT
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks, seed)
     measured = _result(measure_networks(architectures, table, runner, protocol_of(config)))
     try:
-        digests = [architecture.digest for architecture in architectures[: config.calibration_networks]]
-        return table, report(measured, digests), seconds
+        return table, report(measured, config.calibration_networks), seconds
     except ValueError:
         return table, None, seconds
 

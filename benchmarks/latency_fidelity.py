@@ -57,7 +57,7 @@ def main() -> None:
     table_seconds = time.monotonic() - started
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
     measured = _result(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
-    fidelity = report(measured, [architecture.digest for architecture in architectures[: config.calibration_networks]])
+    fidelity = report(measured, config.calibration_networks)
     _write(arguments.output, table, fidelity)
     for name, error in _errors(fidelity).items():
         print(f"{name:>10}  {json.dumps({key: round(value, 5) for key, value in asdict(error).items()})}")

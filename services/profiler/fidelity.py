@@ -3,7 +3,7 @@
 A correlation alone hides bias, and multiply-accumulates alone are a strong predictor on a CPU: all stand side by side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TypedDict
 
@@ -11,8 +11,11 @@ from fasterseg_core.latency_calibration import Calibration, PredictionError, pre
 from services.profiler.calibration import fit_calibration, predicted_by_macs
 from services.profiler.measured_networks import MeasuredNetworks, NetworkLatency
 
+Networks = tuple[NetworkLatency, ...]
+
 
 class FidelityDocument(TypedDict):
+    fitted_on: list[dict[str, object]]
     networks: list[dict[str, object]]
     left_out: dict[str, str]
     calibration: dict[str, object]
@@ -21,8 +24,9 @@ class FidelityDocument(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class FidelityReport:
-    """Held-out networks, the calibration fitted on others, and the errors of three predictors on the held-out ones."""
+    """The calibration, the networks that it was fitted on, others, and the errors of three predictors on these."""
 
+    fitted_on: tuple[NetworkLatency, ...]
     held_out: tuple[NetworkLatency, ...]
     left_out: Mapping[str, str]
     calibration: Calibration
@@ -52,6 +56,7 @@ class FidelityReport:
             for network, calibrated_ms in zip(self.held_out, self.calibrated_ms, strict=True)
         ]
         return {
+            "fitted_on": [asdict(network) for network in self.fitted_on],
             "networks": networks,
             "left_out": dict(self.left_out),
             "calibration": dict(self.calibration.to_document()),
@@ -62,21 +67,22 @@ class FidelityReport:
         }
 
 
-def report(measured: MeasuredNetworks, calibration_digests: Sequence[str]) -> FidelityReport:
-    """The report over measured networks, of which those with the given digests calibrate and all others are held out.
+def report(measured: MeasuredNetworks, calibration_networks: int) -> FidelityReport:
+    """The report over networks in the order in which they were measured; so many of them calibrate, all others judge.
+
+    Those that calibrate lie evenly among the others: a machine's speed drifts while networks are measured.
 
     Raises:
         ValueError: too few networks of either kind could be measured; the message says why.
     """
-    chosen = set(calibration_digests)
-    fitted_on = [network for network in measured.networks if network.architecture in chosen]
-    held_out = [network for network in measured.networks if network.architecture not in chosen]
+    fitted_on, held_out = _apart(measured.networks, calibration_networks)
     try:
         calibration = fit_calibration(fitted_on)
         measured_ms = [network.measured_ms for network in held_out]
         corrected = [calibration.milliseconds(n.predicted_ms, n.num_executed) for n in held_out]
         return FidelityReport(
-            held_out=tuple(held_out),
+            fitted_on=fitted_on,
+            held_out=held_out,
             left_out=measured.left_out,
             calibration=replace(calibration, held_out=prediction_error(corrected, measured_ms)),
             sums=prediction_error([network.predicted_ms for network in held_out], measured_ms),
@@ -84,3 +90,13 @@ def report(measured: MeasuredNetworks, calibration_digests: Sequence[str]) -> Fi
         )
     except ValueError as error:
         raise ValueError(f"{error}; left out: {dict(measured.left_out)}") from error
+
+
+def _apart(networks: Networks, count: int) -> tuple[Networks, Networks]:
+    """So many networks, evenly spaced, and the others."""
+    count = min(count, len(networks))
+    chosen = {int((i + 0.5) * len(networks) / count) for i in range(count)}
+    return (
+        tuple(network for i, network in enumerate(networks) if i in chosen),
+        tuple(network for i, network in enumerate(networks) if i not in chosen),
+    )

@@ -54,10 +54,10 @@ def run(job: Job, attempt: AttemptClient) -> None:
 def _fidelity(
     config: ProfileConfig, table: LatencyTable, runner: Runner, begin: float, attempt: AttemptClient
 ) -> FidelityReport:
-    """Random networks measured whole: the first ones calibrate, the others are held out."""
+    """Random networks measured whole: some calibrate, the others are held out."""
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
     protocol = Protocol(passes=config.passes, samples=config.samples)
     measured = follow_measurement(
         measure_networks(architectures, table, runner, protocol), "measure networks", begin, 1.0, attempt
     )
-    return report(measured, [architecture.digest for architecture in architectures[: config.calibration_networks]])
+    return report(measured, config.calibration_networks)

@@ -2,9 +2,10 @@
 
 Other work can only add to a time, so the lower quartile is nearer to what an undisturbed machine takes than the median.
 
-On a machine that others use, episodes of a second or less slow everything by half. A canary is therefore timed between
-passes, and a pass beside which it was not near its best is repeated. Workloads are measured in batches, so that few
-are in memory at once; one that fails or scatters is tried again, and in the end quarantined with the reason.
+On a machine that others use, episodes of a second or a minute slow everything by a fifth or by half. A canary is
+therefore timed between passes; passes beside which it was not near its best do not count, and are repeated where most
+are such. Workloads are measured in batches, so that few are in memory at once; one that fails or scatters is tried
+again, and in the end quarantined with the reason.
 """
 
 import math
@@ -32,14 +33,19 @@ class Protocol:
     samples: int = 5  # of each workload in each pass
     batch_size: int = 20
     attempts: int = 3  # at a workload that fails or scatters
-    quiet_drift: float = 0.08  # of the canary from its best; a slower pass is repeated, each up to twice
-    max_drift: float = 1.0  # of the canary in the best passes that could be had; beyond it they are not used
+    quiet_drift: float = 0.08  # of the canary from its best; slower passes do not count
+    max_drift: float = 1.0  # of the canary in the best passes that could be had, where too few are quiet
     max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
     min_spread_ms: float = 0.02  # a distance below this is the clock's, not the workload's
 
     def __post_init__(self) -> None:
         if min(self.passes, self.samples, self.batch_size, self.attempts) < 1:
             raise ValueError("passes, samples, batch_size and attempts must be positive")
+
+    @property
+    def quiet_passes(self) -> int:
+        """How many passes must be quiet: most of them; up to twice as many are made for it."""
+        return self.passes // 2 + 1
 
     def describe(self, clock: str) -> str:
         """The protocol as a fingerprint records it."""
@@ -159,7 +165,8 @@ def _measure_batch(
         taken: list[_Pass] = []
         for key in _passes(batch, taken, watcher, runner, protocol):
             yield tally.count(key)
-        best = sorted(taken, key=lambda one: one.drift)[: protocol.passes]
+        counted = max(_count_quiet(taken, protocol), protocol.quiet_passes)
+        best = sorted(taken, key=lambda one: one.drift)[:counted]
         tally.max_drift = max(tally.max_drift, best[-1].drift)
         rows |= {key: _row(key, best, protocol) for key in batch}
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
@@ -171,9 +178,11 @@ def _measure_batch(
 def _passes(
     batch: Mapping[str, Workload], taken: list[_Pass], watcher: _Canary, runner: Runner, protocol: Protocol
 ) -> Generator[str, None, None]:
-    """Appends passes over a batch to `taken` until enough were quiet; yields the key of each measurement."""
+    """Appends passes over a batch to `taken` until most were quiet; yields the key of each measurement."""
     before = watcher.drift()
-    while len(taken) < 2 * protocol.passes and _count_quiet(taken, protocol) < protocol.passes:
+    while len(taken) < protocol.passes or (
+        len(taken) < 2 * protocol.passes and _count_quiet(taken, protocol) < protocol.quiet_passes
+    ):
         samples, failures = {}, {}
         for key, workload in batch.items():
             try:

@@ -44,6 +44,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class NetworkOutput(StrEnum):
+    """What an exported network gives for an image."""
+
+    LOGITS = "logits"  # of every pixel, as trained and evaluated; what latency tables predict
+    COARSE_LOGITS = "coarse_logits"  # at 1/8 of the image: what the head computes
+    LABELS = "labels"  # the class of every pixel
+
+
 class Arithmetic(StrEnum):
     """What a training computes in; weights, losses and optimisers are float32 in either."""
 
@@ -298,6 +306,7 @@ class EvaluateConfig:
 class ExportConfig:
     """A trained network as ONNX, checked against torch and measured on an engine."""
 
+    output: NetworkOutput = NetworkOutput.LOGITS
     resolution: Resolution = field(default_factory=lambda: Resolution(height=1024, width=2048))
     engine: Engine = Engine.ONNXRUNTIME
     precision: Precision = Precision.FP32

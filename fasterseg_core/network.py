@@ -64,7 +64,11 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> logits (B, num_classes, H, W)."""
-        return self._logits(images, *self._branches(images))
+        return resize(self.coarse_logits(images), _size(images))
+
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> logits (B, num_classes, H/8, W/8), sizes rounded up."""
+        return self._coarse_logits(*self._branches(images))
 
     def training_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, H, W) -> the head's logits (B, num_classes, H, W) and the auxiliary ones, at 1/8 of it."""
@@ -72,7 +76,7 @@ class SegmentationNetwork(nn.Module):
         coarse = [x for rate, x in zip(self.architecture.rates, outputs, strict=True) if rate > DOWNSAMPLE_RATES[0]]
         size = (-(-images.shape[2] // 8), -(-images.shape[3] // 8))
         auxiliary = [resize(head(x), size) for head, x in zip(self.auxiliary, coarse, strict=True)]
-        return self._logits(images, outputs, finer), auxiliary
+        return resize(self._coarse_logits(outputs, finer), _size(images)), auxiliary
 
     def num_parameters(self) -> int:
         """The parameters that inference uses: auxiliary predictions are left out."""
@@ -95,9 +99,10 @@ class SegmentationNetwork(nn.Module):
             finer.append({rate: maps[branch.downsampling_index(rate)] for rate in rates})
         return outputs, finer
 
-    def _logits(self, images: Tensor, outputs: list[Tensor], finer: list[dict[int, Tensor]]) -> Tensor:
+    def _coarse_logits(self, outputs: list[Tensor], finer: list[dict[int, Tensor]]) -> Tensor:
         steps = zip(self.aggregations, outputs, finer, strict=True)
-        return resize(self.head([aggregate(x, maps) for aggregate, x, maps in steps]), _size(images))
+        logits: Tensor = self.head([aggregate(x, maps) for aggregate, x, maps in steps])
+        return logits
 
 
 def save_network(network: SegmentationNetwork) -> bytes:

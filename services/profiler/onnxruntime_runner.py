@@ -24,6 +24,9 @@ REFUSALS = (
 )
 
 
+DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+
+
 @dataclass(frozen=True)
 class _Program:
     session: onnxruntime.InferenceSession
@@ -46,6 +49,7 @@ class OnnxRuntimeRunner:
             engine_version=onnxruntime.__version__,
             device=cpu_name(),
             driver="none",
+            address="cpu",
             threads=threads,
             precision=precision,
             clock="thread CPU time" if threads == 1 else "wall clock",
@@ -85,6 +89,7 @@ def _bind(session: onnxruntime.InferenceSession, workload: Workload) -> onnxrunt
     for value, array in zip(session.get_inputs(), workload.random_inputs(), strict=True):
         binding.bind_ortvalue_input(value.name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
     for value in session.get_outputs():
-        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, np.float32)
+        dtype = DTYPES[value.type]
+        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype)
         binding.bind_ortvalue_output(value.name, output)
     return binding

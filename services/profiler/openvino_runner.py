@@ -28,6 +28,7 @@ class OpenVinoRunner:
             engine_version=openvino.__version__,
             device=str(self._core.get_property("CPU", "FULL_DEVICE_NAME")),
             driver="none",
+            address="cpu",
             threads=threads,
             precision=precision,
             clock="wall clock",
@@ -37,7 +38,7 @@ class OpenVinoRunner:
     def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
         """The workload's output."""
         outputs = self._compile(workload).infer(list(inputs))
-        return np.array(outputs[0], dtype=np.float32)
+        return np.array(outputs[0])
 
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         """Milliseconds of one execution, once per sample."""

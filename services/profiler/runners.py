@@ -15,9 +15,10 @@ from fasterseg_core.config import Engine, Precision
 from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32 | np.uint8]]  # the latter of labels
 
-# The largest difference from torch's fp32 output, as a share of that output's largest magnitude.
+# The largest difference from torch's fp32 output, as a share of that output's largest magnitude; of labels, the share
+# of pixels that differ.
 TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 3e-2}
 
 
@@ -39,6 +40,7 @@ class RunnerIdentity:
     driver: str
     threads: int
     precision: Precision
+    address: str  # of the device, "cpu" or a GPU's: where no two processes may measure at a time
     clock: str  # what a sample's milliseconds are, for example "thread CPU time"
 
 
@@ -63,7 +65,7 @@ class Workload:
         """What torch computes for these inputs, in fp32 on the CPU."""
         with torch.no_grad():
             output: Tensor = self.module(*(torch.from_numpy(x) for x in inputs))
-        return np.asarray(output.numpy(), dtype=np.float32)
+        return np.asarray(output.numpy())
 
 
 class Runner(Protocol):
@@ -93,6 +95,8 @@ def operator_workload(spec: OperatorSpec) -> Workload:
 def verify(runner: Runner, workload: Workload) -> float:
     """The largest difference between a runner's output and torch's, as a share of torch's largest magnitude.
 
+    Of labels, the share of pixels that differ.
+
     Raises:
         MeasurementError: it is above the precision's tolerance, so the runner's time would be that of something else.
     """
@@ -100,9 +104,13 @@ def verify(runner: Runner, workload: Workload) -> float:
     expected, actual = workload.reference(inputs), runner.run(workload, inputs)
     if actual.shape != expected.shape:
         raise MeasurementError(f"the engine's output has shape {actual.shape}, torch's {expected.shape}")
-    difference = float(np.abs(actual - expected).max() / np.abs(expected).max())
+    if expected.dtype == np.uint8:
+        difference = float(np.mean(actual != expected))
+    else:
+        difference = float(np.abs(actual - expected).max() / np.abs(expected).max())
     if not difference <= TOLERANCE[runner.identity.precision]:  # also where it is not a number
-        raise MeasurementError(f"the engine's output differs from torch's by {difference:.1e} of its magnitude")
+        whole = "pixels" if expected.dtype == np.uint8 else "magnitude"
+        raise MeasurementError(f"the engine's output differs from torch's by {difference:.1e} of its {whole}")
     return difference
 
 

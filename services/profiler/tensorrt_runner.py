@@ -187,11 +187,13 @@ class TensorRtRunner:
         self._modules = modules or import_modules()
         device = self._modules.cuda.Context.get_device()
         self._pci = device.pci_bus_id()
+        gpu = read_gpu(self._pci)
         self.identity = RunnerIdentity(
             engine=Engine.TENSORRT,
             engine_version=self._modules.tensorrt.__version__,
             device=device.name(),
-            driver=read_gpu(self._pci).driver,
+            driver=gpu.driver,
+            address=gpu.address,
             threads=1,
             precision=precision,
             clock="CUDA graph difference",

@@ -35,12 +35,14 @@ class TorchCudaRunner:
             )
         properties = torch.cuda.get_device_properties()
         self._gpu = f"GPU-{properties.uuid}"
+        gpu = read_gpu(self._gpu)
         self._device, self._dtype = torch.device("cuda"), DTYPES[precision]
         self.identity = RunnerIdentity(
             engine=Engine.TORCH_CUDA,
             engine_version=f"{torch.__version__} cudnn {cudnn.version()}",  # type: ignore[no-untyped-call]
             device=properties.name,
-            driver=read_gpu(self._gpu).driver,
+            driver=gpu.driver,
+            address=gpu.address,
             threads=1,
             precision=precision,
             clock="CUDA graph difference",

@@ -95,6 +95,7 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
         data_root=settings.data_root,
         data_memory_mb=settings.data_memory_mb,
         tensorboard=settings.tensorboard_dir and settings.tensorboard_dir / f"{assignment.kind}-{assignment.job}",
+        lock_dir=settings.lock_dir,
         cpus=settings.job_cpus,
     )
     with _client(assignment, settings) as attempt:

@@ -7,17 +7,18 @@ from statistics import median
 
 import numpy as np
 
-from fasterseg_core.config import ExportConfig
-from fasterseg_core.latency_table import LatencyRow, RowState, estimate
+from fasterseg_core.config import ExportConfig, NetworkOutput
+from fasterseg_core.deployment import DeployedNetwork
+from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
-from services.profiler.engines import open_runner
 from services.profiler.protocol import Protocol, measure
 from services.profiler.runners import MeasurementError, Runner, Workload
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
+from services.workers.measuring import runner_alone
 from services.workers.outputs import json_object, store
 from services.workers.tables import read_calibration, read_table
 
@@ -37,48 +38,56 @@ def run(job: Job, attempt: AttemptClient) -> None:
     config = config_of(job, ExportConfig)
     assert job.inputs.network is not None, "the control plane refuses an export without a network"
     network = load_network(attempt.download(job.inputs.network))
-    runner = open_runner(config.engine, config.threads, config.precision)
-    prediction = _prediction(job, runner, network, attempt)
-    workload = Workload(network, ((1, 3, config.resolution.height, config.resolution.width),))
-    row = _measured(workload, runner, config, attempt)
+    deployed = DeployedNetwork(network, config.output).eval()
+    workload = Workload(deployed, ((1, 3, config.resolution.height, config.resolution.width),))
+    with runner_alone(config, job, attempt) as runner:
+        prediction = _prediction(job, config.output, runner, network, attempt)
+        row = _measured(workload, runner, config, attempt)
+        host_ms = _host_ms(workload, runner, config.samples)
+        difference = _difference(workload, runner)
     specs = architecture_specs(network.architecture, config.resolution, network.num_classes)
+    result = {
+        **({} if prediction is None else prediction.judged(row.milliseconds)),
+        "output": config.output,
+        "measured_ms": row.milliseconds,
+        "measured_quartiles_ms": [row.lower_quartile, row.upper_quartile],
+        "engine": f"{runner.identity.engine} {runner.identity.engine_version}",
+        "clock": runner.identity.clock,
+        "host_ms": host_ms,
+        **difference,
+        "parameters": network.num_parameters(),
+        "macs": sum(spec.macs for _, spec in specs),
+    }
     attempt.succeed(
-        AttemptSuccess(
-            result=json_object(
-                {
-                    **({} if prediction is None else prediction.judged(row.milliseconds)),
-                    "measured_ms": row.milliseconds,
-                    "measured_quartiles_ms": [row.lower_quartile, row.upper_quartile],
-                    "engine": f"{runner.identity.engine} {runner.identity.engine_version}",
-                    "clock": runner.identity.clock,
-                    "host_ms": _host_ms(workload, runner, config.samples),
-                    "max_difference": _max_difference(workload, runner),
-                    "parameters": network.num_parameters(),
-                    "macs": sum(spec.macs for _, spec in specs),
-                }
-            ),
-            artifacts=[store(attempt, "network.onnx", workload.onnx)],
-        )
+        AttemptSuccess(result=json_object(result), artifacts=[store(attempt, "network.onnx", workload.onnx)])
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A network's predicted milliseconds, and the share by which its measurement may differ as predictions do."""
+    """A network's predicted milliseconds, and the share by which its measurement may differ as predictions do.
 
+    The predicted milliseconds of labels are those of the coarse logits: how long labels take depends on the image.
+    """
+
+    output: NetworkOutput
     sum_ms: float
     predicted_ms: float  # the corrected sum, where the table has a calibration
     tolerance: float
 
     def judged(self, measured_ms: float) -> dict[str, object]:
-        """The prediction beside the measurement, with a verdict for people and for CI."""
+        """The prediction beside the measurement, with a verdict for people and for CI, though none on labels."""
+        if self.output is NetworkOutput.LABELS:
+            return asdict(self)
         difference = measured_ms / self.predicted_ms - 1
         within = abs(difference) <= self.tolerance
         verdict = Verdict.AS_PREDICTED if within else Verdict.SLOWER if difference > 0 else Verdict.FASTER
         return asdict(self) | {"difference": difference, "verdict": verdict}
 
 
-def _prediction(job: Job, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient) -> Prediction | None:
+def _prediction(
+    job: Job, output: NetworkOutput, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient
+) -> Prediction | None:
     """The table's estimate, where a table was given; it must be of the engine and the device that measure.
 
     Raises:
@@ -95,12 +104,18 @@ def _prediction(job: Job, runner: Runner, network: SegmentationNetwork, attempt:
         if of_table != here[name]:
             raise ValueError(f"inputs.latency_table: its {name} is {of_table}, but {here[name]} measures here")
     latency = estimate(network.architecture, table)
+    if output is not NetworkOutput.LOGITS:
+        latency = LatencyEstimate(latency.operators[:-1])  # all but the upsampling to the image's size
     calibration = read_calibration(attempt, table_id)
     if calibration is None:
         return Prediction(
-            sum_ms=latency.milliseconds, predicted_ms=latency.milliseconds, tolerance=UNCALIBRATED_TOLERANCE
+            output=output,
+            sum_ms=latency.milliseconds,
+            predicted_ms=latency.milliseconds,
+            tolerance=UNCALIBRATED_TOLERANCE,
         )
     return Prediction(
+        output=output,
         sum_ms=latency.milliseconds,
         predicted_ms=calibration.milliseconds(latency.milliseconds, latency.num_executed),
         tolerance=calibration.held_out.worst if calibration.held_out else UNCALIBRATED_TOLERANCE,
@@ -123,10 +138,13 @@ def _measured(workload: Workload, runner: Runner, config: ExportConfig, attempt:
     return row
 
 
-def _max_difference(workload: Workload, runner: Runner) -> float:
-    """The largest absolute difference between the engine's logits and torch's on a random image."""
+def _difference(workload: Workload, runner: Runner) -> dict[str, float]:
+    """The engine's output against torch's on a random image: by how much logits differ, or the share of labels."""
     inputs = workload.random_inputs()
-    return float(np.abs(runner.run(workload, inputs) - workload.reference(inputs)).max())
+    actual, expected = runner.run(workload, inputs), workload.reference(inputs)
+    if expected.dtype == np.uint8:
+        return {"differing_pixels": float(np.mean(actual != expected))}
+    return {"max_difference": float(np.abs(actual - expected).max())}
 
 
 def _host_ms(workload: Workload, runner: Runner, samples: int) -> float:

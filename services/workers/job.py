@@ -26,6 +26,7 @@ class Job:
     data_root: Path | None  # data sets are folders in it, by their names
     data_memory_mb: int  # a data set whose pixels take less is decoded once
     tensorboard: Path | None  # the folder of this job's event file, where it is watched live
+    lock_dir: Path  # of the devices that jobs measure on
     cpus: int
 
     @property

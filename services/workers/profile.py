@@ -5,7 +5,6 @@ from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_table import LatencyTable, RowState
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
-from services.profiler.engines import open_runner
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
 from services.profiler.protocol import Protocol
@@ -14,6 +13,7 @@ from services.profiler.runners import Runner
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.measured_table import measure_table
+from services.workers.measuring import runner_alone
 from services.workers.outputs import json_object, store, store_json
 
 FIDELITY_SHARE = 0.2  # of the job's time, roughly
@@ -22,7 +22,11 @@ FIDELITY_SHARE = 0.2  # of the job's time, roughly
 def run(job: Job, attempt: AttemptClient) -> None:
     """Measures every operator of the space, then random networks whole."""
     config = config_of(job, ProfileConfig)
-    runner = open_runner(config.engine, config.threads, config.precision)
+    with runner_alone(config, job, attempt) as runner:
+        attempt.succeed(_measured(job, config, runner, attempt))
+
+
+def _measured(job: Job, config: ProfileConfig, runner: Runner, attempt: AttemptClient) -> AttemptSuccess:
     share = FIDELITY_SHARE if config.random_networks else 0.0
     table = measure_table(job, config, runner, 1 - share, attempt)
     quarantined = {spec.key: row.reason for spec, row in table.rows.items() if row.state is RowState.QUARANTINED}
@@ -41,13 +45,11 @@ def run(job: Job, attempt: AttemptClient) -> None:
                 store(attempt, "fidelity.png", latency_fidelity(fidelity.calibrated_ms, fidelity.measured_ms)),
                 store_json(attempt, "fidelity.json", document),
             ]
-    attempt.succeed(
-        AttemptSuccess(
-            result=json_object(result),
-            artifacts=artifacts,
-            latency_table=json_object(table.to_document()),
-            calibration=calibration,
-        )
+    return AttemptSuccess(
+        result=json_object(result),
+        artifacts=artifacts,
+        latency_table=json_object(table.to_document()),
+        calibration=calibration,
     )
 
 

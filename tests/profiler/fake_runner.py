@@ -36,6 +36,7 @@ class FakeRunner:
         engine_version="1",
         device="fake",
         driver="none",
+        address="fake",
         threads=1,
         precision=Precision.FP32,
         clock="written down",

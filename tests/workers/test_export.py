@@ -1,9 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import onnx
 import pytest
 
-from fasterseg_core.config import DatasetName, Engine, ExportConfig, ProfileConfig
+from fasterseg_core.config import DatasetName, Engine, ExportConfig, NetworkOutput, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, estimate
 from fasterseg_core.network import SegmentationNetwork, save_network
 from fasterseg_core.operator_specs import architecture_specs
@@ -31,20 +34,27 @@ def a_table(num_classes: int = 11, **changes: object) -> LatencyTable:
     return LatencyTable(of_here, {spec: a_latency_row(1.0) for _, spec in specs})
 
 
-def exported(attempt: FakeAttempt, latency_table: str | None = None) -> JsonObject:
-    job = Job(
-        kind=JobKind.EXPORT,
-        spec=json_object(CONFIG),
-        inputs=ResolvedInputs(network=NETWORK, latency_table=latency_table),
-        checkpoints=[],
-        data_root=None,
-        data_memory_mb=0,
-        tensorboard=None,
-        cpus=1,
-    )
-    run(job, cast(AttemptClient, attempt))
+def exported(attempt: FakeAttempt, latency_table: str | None = None, config: ExportConfig = CONFIG) -> JsonObject:
+    with TemporaryDirectory() as locks:
+        job = Job(
+            kind=JobKind.EXPORT,
+            spec=json_object(config),
+            inputs=ResolvedInputs(network=NETWORK, latency_table=latency_table),
+            checkpoints=[],
+            data_root=None,
+            data_memory_mb=0,
+            tensorboard=None,
+            lock_dir=Path(locks),
+            cpus=1,
+        )
+        run(job, cast(AttemptClient, attempt))
     assert attempt.success is not None
     return attempt.success.result
+
+
+def output_shape(model: bytes) -> list[int]:
+    (output,) = onnx.load_from_string(model).graph.output
+    return [dimension.dim_value for dimension in output.type.tensor_type.shape.dim]
 
 
 def an_attempt(**given: dict[str, JsonObject]) -> FakeAttempt:
@@ -94,6 +104,30 @@ def test_a_table_without_a_calibration_predicts_the_sum() -> None:
     assert result["predicted_ms"] == result["sum_ms"] == estimate(ARCHITECTURE, table).milliseconds
 
 
+def test_coarse_logits_are_predicted_without_the_upsampling() -> None:
+    table = a_table()
+    attempt = an_attempt(latency_tables={TABLE: json_object(table.to_document())})
+
+    result = exported(attempt, TABLE, replace(CONFIG, output=NetworkOutput.COARSE_LOGITS))
+
+    (model,) = attempt.uploaded.values()
+    assert output_shape(model) == [1, 11, 8, 12]
+    assert result["predicted_ms"] == estimate(ARCHITECTURE, table).milliseconds - 1
+    assert "verdict" in result
+
+
+def test_labels_are_exported_checked_and_not_judged() -> None:
+    attempt = an_attempt(latency_tables={TABLE: json_object(a_table().to_document())})
+
+    result = exported(attempt, TABLE, replace(CONFIG, output=NetworkOutput.LABELS))
+
+    (model,) = attempt.uploaded.values()
+    assert output_shape(model) == [1, 64, 96]
+    assert float(str(result["differing_pixels"])) < 1e-3
+    assert "predicted_ms" in result
+    assert "verdict" not in result
+
+
 @pytest.mark.parametrize(
     ("measured_ms", "verdict"),
     [
@@ -104,7 +138,9 @@ def test_a_table_without_a_calibration_predicts_the_sum() -> None:
     ],
 )
 def test_a_verdict_allows_the_error_that_predictions_have(measured_ms: float, verdict: str) -> None:
-    judged = Prediction(sum_ms=8.0, predicted_ms=10.0, tolerance=0.05).judged(measured_ms)
+    prediction = Prediction(output=NetworkOutput.LOGITS, sum_ms=8.0, predicted_ms=10.0, tolerance=0.05)
+
+    judged = prediction.judged(measured_ms)
 
     assert judged["verdict"] == verdict
     assert judged["difference"] == pytest.approx(measured_ms / 10 - 1)

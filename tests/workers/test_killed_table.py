@@ -68,6 +68,7 @@ def work(url: str, checkpoints: Sequence[CheckpointRef], log: Path, hang_at: int
         data_root=None,
         data_memory_mb=0,
         tensorboard=None,
+        lock_dir=Path(),
         cpus=1,
     )
     with AttemptClient(url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=0.05) as attempt:

@@ -1,5 +1,6 @@
 from collections.abc import Generator
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -43,6 +44,7 @@ def a_job(*checkpoints: str, latency_table: str | None = None) -> Job:
         data_root=None,
         data_memory_mb=0,
         tensorboard=None,
+        lock_dir=Path(),
         cpus=1,
     )
 

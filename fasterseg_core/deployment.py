@@ -30,9 +30,7 @@ class DeployedNetwork(nn.Module):
             case NetworkOutput.COARSE_LOGITS:
                 return self.network.coarse_logits(images)
             case NetworkOutput.LABELS:
-                return upsampled_labels(
-                    self.network.coarse_logits(images), (int(images.shape[2]), int(images.shape[3]))
-                )
+                return upsampled_labels(self.network.coarse_logits(images), (images.shape[2], images.shape[3]))
 
 
 def upsampled_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -45,6 +43,7 @@ def upsampled_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: `size` is smaller than the logits, these have fewer than two rows or columns, or 256 classes.
     """
     batch, classes, height, width = (int(length) for length in logits.shape)  # numbers, also where an export traces
+    size = (int(size[0]), int(size[1]))
     if min(height, width) < 2 or size[0] < height or size[1] < width or classes > 255:
         raise ValueError(f"labels of size {size} cannot be made from logits of shape {tuple(logits.shape)}")
     rows, columns = _axis(height, size[0], logits.device), _axis(width, size[1], logits.device)

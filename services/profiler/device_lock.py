@@ -1,4 +1,4 @@
-"""One measuring process per device, whoever started it: another instance's job, a benchmark, a job of another user.
+"""One measuring process per device, whoever started it: a job of another instance, or of another user.
 
 Ray's `profiler` resource keeps a cluster's jobs apart; this lock, a file, keeps apart all that share its folder.
 """

@@ -22,8 +22,6 @@ REFUSALS = (
     errors.NotImplemented,
     errors.RuntimeException,
 )
-
-
 DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
@@ -89,7 +87,6 @@ def _bind(session: onnxruntime.InferenceSession, workload: Workload) -> onnxrunt
     for value, array in zip(session.get_inputs(), workload.random_inputs(), strict=True):
         binding.bind_ortvalue_input(value.name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
     for value in session.get_outputs():
-        dtype = DTYPES[value.type]
-        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype)
+        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, DTYPES[value.type])
         binding.bind_ortvalue_output(value.name, output)
     return binding

@@ -195,7 +195,7 @@ def _measure_batch(
                 yield tally.count(key)
         rows |= {key: _row(timings[key], protocol) for key in batch}
         drifts = [timings[key].that_count(protocol)[-1].drift for key in batch if not timings[key].failure]
-        tally.max_drift = max(tally.max_drift, *drifts, 0.0)
+        tally.max_drift = max([tally.max_drift, *drifts])
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
         if not batch:
             break
@@ -212,14 +212,14 @@ def _pass(
     """Times each workload once, the canary every second and at the end; yields the key of each measurement."""
     since = time.monotonic()
     unwatched: dict[str, list[float]] = {}  # measured since the canary was timed
-    for key, workload in batch.items():
+    for number, (key, workload) in enumerate(batch.items(), start=1):
         try:
             if not timings[key].taken:
                 verify(runner, workload)
             unwatched[key] = runner.benchmark(workload, protocol.samples)
         except MeasurementError as error:
             timings[key].failure = str(error)
-        if key == list(batch)[-1] or time.monotonic() - since > protocol.canary_seconds:
+        if number == len(batch) or time.monotonic() - since > protocol.canary_seconds:
             before = watcher.drift
             watcher.look()
             for measured, samples in unwatched.items():

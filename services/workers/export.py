@@ -15,7 +15,7 @@ from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.protocol import Protocol, measure
-from services.profiler.runners import MeasurementError, Runner, Workload
+from services.profiler.runners import MeasurementError, Runner, Workload, verify
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.measuring import runner_alone
@@ -44,10 +44,10 @@ def run(job: Job, attempt: AttemptClient) -> None:
         prediction = _prediction(job, config.output, runner, network, attempt)
         row = _measured(workload, runner, config, attempt)
         host_ms = _host_ms(workload, runner, config.samples)
-        difference = _difference(workload, runner)
+        difference = _difference(workload, runner, config.output)
     specs = architecture_specs(network.architecture, config.resolution, network.num_classes)
     result = {
-        **({} if prediction is None else prediction.judged(row.milliseconds)),
+        **({} if prediction is None else prediction.judged(row.milliseconds, config.output)),
         "output": config.output,
         "measured_ms": row.milliseconds,
         "measured_quartiles_ms": [row.lower_quartile, row.upper_quartile],
@@ -70,14 +70,13 @@ class Prediction:
     The predicted milliseconds of labels are those of the coarse logits: how long labels take depends on the image.
     """
 
-    output: NetworkOutput
     sum_ms: float
     predicted_ms: float  # the corrected sum, where the table has a calibration
     tolerance: float
 
-    def judged(self, measured_ms: float) -> dict[str, object]:
+    def judged(self, measured_ms: float, output: NetworkOutput) -> dict[str, object]:
         """The prediction beside the measurement, with a verdict for people and for CI, though none on labels."""
-        if self.output is NetworkOutput.LABELS:
+        if output is NetworkOutput.LABELS:
             return asdict(self)
         difference = measured_ms / self.predicted_ms - 1
         within = abs(difference) <= self.tolerance
@@ -109,13 +108,9 @@ def _prediction(
     calibration = read_calibration(attempt, table_id)
     if calibration is None:
         return Prediction(
-            output=output,
-            sum_ms=latency.milliseconds,
-            predicted_ms=latency.milliseconds,
-            tolerance=UNCALIBRATED_TOLERANCE,
+            sum_ms=latency.milliseconds, predicted_ms=latency.milliseconds, tolerance=UNCALIBRATED_TOLERANCE
         )
     return Prediction(
-        output=output,
         sum_ms=latency.milliseconds,
         predicted_ms=calibration.milliseconds(latency.milliseconds, latency.num_executed),
         tolerance=calibration.held_out.worst if calibration.held_out else UNCALIBRATED_TOLERANCE,
@@ -138,13 +133,12 @@ def _measured(workload: Workload, runner: Runner, config: ExportConfig, attempt:
     return row
 
 
-def _difference(workload: Workload, runner: Runner) -> dict[str, float]:
+def _difference(workload: Workload, runner: Runner, output: NetworkOutput) -> dict[str, float]:
     """The engine's output against torch's on a random image: by how much logits differ, or the share of labels."""
+    if output is NetworkOutput.LABELS:
+        return {"differing_pixels": verify(runner, workload)}
     inputs = workload.random_inputs()
-    actual, expected = runner.run(workload, inputs), workload.reference(inputs)
-    if expected.dtype == np.uint8:
-        return {"differing_pixels": float(np.mean(actual != expected))}
-    return {"max_difference": float(np.abs(actual - expected).max())}
+    return {"max_difference": float(np.abs(runner.run(workload, inputs) - workload.reference(inputs)).max())}
 
 
 def _host_ms(workload: Workload, runner: Runner, samples: int) -> float:

@@ -23,7 +23,8 @@ def run(job: Job, attempt: AttemptClient) -> None:
     """Measures every operator of the space, then random networks whole."""
     config = config_of(job, ProfileConfig)
     with runner_alone(config, job, attempt) as runner:
-        attempt.succeed(_measured(job, config, runner, attempt))
+        success = _measured(job, config, runner, attempt)
+    attempt.succeed(success)
 
 
 def _measured(job: Job, config: ProfileConfig, runner: Runner, attempt: AttemptClient) -> AttemptSuccess:

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fasterseg_core.checkpoint import CheckpointKind, load
-from services.client.schemas import AttemptSuccess, CheckpointRef, JsonObject, Progress
+from services.client.schemas import AttemptSuccess, CheckpointRef, JobKind, JsonObject, Progress, ResolvedInputs
+from services.workers.job import Job
 
 SEARCH = CheckpointKind.SEARCH
 
@@ -16,6 +17,22 @@ SEARCH = CheckpointKind.SEARCH
 def a_progress(**values: object) -> Progress:
     defaults = {"phase": "search", "epoch": 1, "epochs": 1, "step": 1, "steps": 2, "fraction": 0.5}
     return Progress.model_validate(defaults | values)
+
+
+def a_job(**values: object) -> Job:
+    """A profile job without inputs, as the driver would give it to a worker; whoever measures names a `lock_dir`."""
+    defaults: dict[str, object] = {
+        "kind": JobKind.PROFILE,
+        "spec": {},
+        "inputs": ResolvedInputs(),
+        "checkpoints": [],
+        "data_root": None,
+        "data_memory_mb": 0,
+        "tensorboard": None,
+        "lock_dir": Path(),
+        "cpus": 1,
+    }
+    return Job(**(defaults | values))
 
 
 class FakeClock:

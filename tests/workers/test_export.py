@@ -15,10 +15,9 @@ from services.client.schemas import JobKind, JsonObject, ResolvedInputs
 from services.profiler.engines import open_runner
 from services.profiler.table_builder import fingerprint
 from services.workers.export import Prediction, run
-from services.workers.job import Job
 from services.workers.outputs import json_object
 from tests.builders import a_latency_row, a_resolution, an_architecture
-from tests.workers.fakes import FakeAttempt
+from tests.workers.fakes import FakeAttempt, a_job
 
 NETWORK, TABLE = "a" * 64, "b" * 64
 ARCHITECTURE = an_architecture()
@@ -36,16 +35,11 @@ def a_table(num_classes: int = 11, **changes: object) -> LatencyTable:
 
 def exported(attempt: FakeAttempt, latency_table: str | None = None, config: ExportConfig = CONFIG) -> JsonObject:
     with TemporaryDirectory() as locks:
-        job = Job(
+        job = a_job(
             kind=JobKind.EXPORT,
             spec=json_object(config),
             inputs=ResolvedInputs(network=NETWORK, latency_table=latency_table),
-            checkpoints=[],
-            data_root=None,
-            data_memory_mb=0,
-            tensorboard=None,
             lock_dir=Path(locks),
-            cpus=1,
         )
         run(job, cast(AttemptClient, attempt))
     assert attempt.success is not None
@@ -138,9 +132,9 @@ def test_labels_are_exported_checked_and_not_judged() -> None:
     ],
 )
 def test_a_verdict_allows_the_error_that_predictions_have(measured_ms: float, verdict: str) -> None:
-    prediction = Prediction(output=NetworkOutput.LOGITS, sum_ms=8.0, predicted_ms=10.0, tolerance=0.05)
+    prediction = Prediction(sum_ms=8.0, predicted_ms=10.0, tolerance=0.05)
 
-    judged = prediction.judged(measured_ms)
+    judged = prediction.judged(measured_ms, NetworkOutput.LOGITS)
 
     assert judged["verdict"] == verdict
     assert judged["difference"] == pytest.approx(measured_ms / 10 - 1)

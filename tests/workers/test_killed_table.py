@@ -13,15 +13,15 @@ from fasterseg_core.latency_table import LatencyTable
 from fasterseg_core.operator_specs import space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess, CheckpointRef, JobKind, ResolvedInputs
+from services.client.schemas import AttemptSuccess, CheckpointRef
 from services.profiler.runners import Workload, operator_workload
 from services.profiler.table_builder import build_table
-from services.workers.job import Job
 from services.workers.measured_table import measure_table
 from services.workers.outputs import json_object
 from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving
 from tests.profiler.fake_runner import MacsRunner
 from tests.profiler.test_protocol import drain
+from tests.workers.fakes import a_job
 
 CONFIG = ProfileConfig(
     space=SearchSpace(num_layers=3, expansion_ratios=(1, 2), student_ratio=2),
@@ -60,17 +60,7 @@ class LoggingRunner(MacsRunner):
 def work(url: str, checkpoints: Sequence[CheckpointRef], log: Path, hang_at: int | None) -> None:
     """An attempt of a profile job."""
     torch.set_num_threads(1)
-    job = Job(
-        kind=JobKind.PROFILE,
-        spec={},
-        inputs=ResolvedInputs(),
-        checkpoints=list(checkpoints),
-        data_root=None,
-        data_memory_mb=0,
-        tensorboard=None,
-        lock_dir=Path(),
-        cpus=1,
-    )
+    job = a_job(checkpoints=list(checkpoints))
     with AttemptClient(url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=0.05) as attempt:
         table = measure_table(job, CONFIG, LoggingRunner(log, hang_at), 1.0, attempt)
         attempt.succeed(AttemptSuccess(result={}, latency_table=json_object(table.to_document())))

@@ -1,6 +1,5 @@
 from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -10,7 +9,7 @@ from fasterseg_core.config import DatasetName, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, RowState
 from fasterseg_core.operator_specs import space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
-from services.client.schemas import CheckpointRef, FailureClass, JobKind, ResolvedInputs
+from services.client.schemas import CheckpointRef, FailureClass, ResolvedInputs
 from services.profiler.protocol import MeasurementProgress
 from services.profiler.table_builder import build_table
 from services.workers.execution import reason_for
@@ -18,7 +17,7 @@ from services.workers.job import Job, Stopped
 from services.workers.measured_table import kept, known_rows, measure_table
 from services.workers.outputs import json_object
 from tests.profiler.fake_runner import FakeRunner, MacsRunner
-from tests.workers.fakes import FakeAttempt, FakeClock, a_progress
+from tests.workers.fakes import FakeAttempt, FakeClock, a_job, a_progress
 
 MEASUREMENT = CheckpointKind.MEASUREMENT
 CONFIG = ProfileConfig(
@@ -34,18 +33,11 @@ DIGEST = "a" * 64
 Result = TypeVar("Result")
 
 
-def a_job(*checkpoints: str, latency_table: str | None = None) -> Job:
+def a_table_job(*checkpoints: str, latency_table: str | None = None) -> Job:
     """A profile job with checkpoints, named by their first digit, and the table that it names."""
-    return Job(
-        kind=JobKind.PROFILE,
-        spec={},
+    return a_job(
         inputs=ResolvedInputs(latency_table=latency_table),
         checkpoints=[CheckpointRef(sha256=name * 64, size=1, progress=a_progress()) for name in checkpoints],
-        data_root=None,
-        data_memory_mb=0,
-        tensorboard=None,
-        lock_dir=Path(),
-        cpus=1,
     )
 
 
@@ -116,7 +108,7 @@ class Hurried(FakeClock):
 def test_an_attempt_that_follows_takes_the_kept_rows_and_measures_the_others(half: LatencyTable):
     attempt = an_attempt(blobs={DIGEST: a_checkpoint(half)})
 
-    built = measure_table(a_job("a"), CONFIG, MacsRunner(), 1.0, attempt)
+    built = measure_table(a_table_job("a"), CONFIG, MacsRunner(), 1.0, attempt)
 
     assert {spec for spec, row in built.rows.items() if row.samples == 99} == set(SPECS[:20])
     assert set(built.rows) == set(SPECS)
@@ -129,7 +121,7 @@ def test_kept_rows_of_another_fingerprint_are_dropped_and_the_field_is_named(tab
     other = LatencyTable(replace(half.fingerprint, driver="2", device="a faster one"), half.rows)
     attempt = an_attempt(blobs={DIGEST: a_checkpoint(other)})
 
-    built = measure_table(a_job("a"), CONFIG, MacsRunner(), 1.0, attempt)
+    built = measure_table(a_table_job("a"), CONFIG, MacsRunner(), 1.0, attempt)
 
     assert built == table
     assert attempt.events == [
@@ -144,7 +136,7 @@ def test_quarantined_rows_of_an_earlier_attempt_are_finished_too(half: LatencyTa
     rows = {spec: replace(row, state=RowState.QUARANTINED, reason="unstable") for spec, row in half.rows.items()}
     attempt = an_attempt(blobs={DIGEST: a_checkpoint(LatencyTable(half.fingerprint, rows))})
 
-    assert known_rows(a_job("a"), half.fingerprint, attempt).rows == rows
+    assert known_rows(a_table_job("a"), half.fingerprint, attempt).rows == rows
 
 
 def test_measured_rows_of_a_named_table_are_taken_over_and_quarantined_ones_measured_anew(half: LatencyTable):
@@ -152,7 +144,7 @@ def test_measured_rows_of_a_named_table_are_taken_over_and_quarantined_ones_meas
     earlier = LatencyTable(half.fingerprint, {**half.rows, SPECS[0]: quarantined})
     attempt = an_attempt(latency_tables={DIGEST: json_object(earlier.to_document())})
 
-    built = measure_table(a_job(latency_table=DIGEST), CONFIG, MacsRunner(), 1.0, attempt)
+    built = measure_table(a_table_job(latency_table=DIGEST), CONFIG, MacsRunner(), 1.0, attempt)
 
     assert {spec for spec, row in built.rows.items() if row.samples == 99} == set(SPECS[1:20])
     assert built.missing(SPECS) == []
@@ -163,7 +155,7 @@ def test_a_named_table_of_another_fingerprint_is_the_users_error_and_the_field_i
     attempt = an_attempt(latency_tables={DIGEST: json_object(earlier.to_document())})
 
     with pytest.raises(ValueError, match='its engine_version was "0.9" and is "1"') as error:
-        measure_table(a_job(latency_table=DIGEST), CONFIG, FakeRunner(), 1.0, attempt)
+        measure_table(a_table_job(latency_table=DIGEST), CONFIG, FakeRunner(), 1.0, attempt)
 
     assert reason_for(error.value).failure is FailureClass.USER_ERROR
     assert str(error.value).startswith("inputs.latency_table: rows of latency table aaaaaaaaaaaa cannot be taken over")
@@ -172,7 +164,7 @@ def test_a_named_table_of_another_fingerprint_is_the_users_error_and_the_field_i
 def test_what_an_attempt_measured_is_preferred_to_the_named_table(table: LatencyTable, half: LatencyTable):
     attempt = an_attempt(blobs={DIGEST: a_checkpoint(half)}, latency_tables={DIGEST: json_object(table.to_document())})
 
-    known = known_rows(a_job("a", latency_table=DIGEST), table.fingerprint, attempt)
+    known = known_rows(a_table_job("a", latency_table=DIGEST), table.fingerprint, attempt)
 
     assert known.rows == {**table.rows, **half.rows}
 
@@ -181,6 +173,6 @@ def test_a_cancelled_job_stops_between_two_operators():
     attempt = an_attempt(stop_after=3)
 
     with pytest.raises(Stopped):
-        measure_table(a_job(), CONFIG, MacsRunner(), 1.0, attempt)
+        measure_table(a_table_job(), CONFIG, MacsRunner(), 1.0, attempt)
 
     assert len(attempt.told) == 3

@@ -1,30 +1,14 @@
-from pathlib import Path
 from typing import cast
 
 import pytest
 
 from fasterseg_core.config import ExportConfig
 from services.client.attempt import AttemptClient
-from services.client.schemas import JobKind, ResolvedInputs
 from services.profiler.device_lock import sole_use
 from services.workers import measuring
-from services.workers.job import Job, Stopped
+from services.workers.job import Stopped
 from services.workers.measuring import runner_alone
-from tests.workers.fakes import FakeAttempt
-
-
-def a_job(lock_dir: Path) -> Job:
-    return Job(
-        kind=JobKind.EXPORT,
-        spec={},
-        inputs=ResolvedInputs(),
-        checkpoints=[],
-        data_root=None,
-        data_memory_mb=0,
-        tensorboard=None,
-        lock_dir=lock_dir,
-        cpus=1,
-    )
+from tests.workers.fakes import FakeAttempt, a_job
 
 
 def test_a_job_waits_for_another_measurement_until_it_is_cancelled(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +18,7 @@ def test_a_job_waits_for_another_measurement_until_it_is_cancelled(tmp_path, mon
     with (
         sole_use(tmp_path, "cpu", lambda: None),
         pytest.raises(Stopped),
-        runner_alone(ExportConfig(), a_job(tmp_path), cast(AttemptClient, attempt)),
+        runner_alone(ExportConfig(), a_job(lock_dir=tmp_path), cast(AttemptClient, attempt)),
     ):
         pass
 
@@ -44,7 +28,7 @@ def test_a_job_waits_for_another_measurement_until_it_is_cancelled(tmp_path, mon
 def test_a_job_measures_at_once_where_no_other_does(tmp_path) -> None:
     attempt = FakeAttempt()
 
-    with runner_alone(ExportConfig(), a_job(tmp_path), cast(AttemptClient, attempt)) as runner:
+    with runner_alone(ExportConfig(), a_job(lock_dir=tmp_path), cast(AttemptClient, attempt)) as runner:
         assert runner.identity.address == "cpu"
 
     assert attempt.told == []

@@ -2,10 +2,9 @@
 
 Other work can only add to a time, so the lower quartile is nearer to what an undisturbed machine takes than the median.
 
-On a machine that others use, episodes of a second or a minute slow everything by a fifth or by half. A canary is
-therefore timed every second and between passes. What was measured while it was not near its best does not count, and a
-workload of which too little counts is measured again. Workloads are measured in batches, so that few are in memory at
-once; one that fails or scatters is tried again, and in the end quarantined with the reason.
+On a machine that others use, episodes of a second or less slow everything by half. A canary is therefore timed between
+passes, and a pass beside which it was not near its best is repeated. Workloads are measured in batches, so that few
+are in memory at once; one that fails or scatters is tried again, and in the end quarantined with the reason.
 """
 
 import math
@@ -33,20 +32,14 @@ class Protocol:
     samples: int = 5  # of each workload in each pass
     batch_size: int = 20
     attempts: int = 3  # at a workload that fails or scatters
-    canary_seconds: float = 1.0
-    quiet_drift: float = 0.08  # of the canary from its best; what is measured beside a slower one does not count
-    max_drift: float = 1.0  # of the canary beside the best that could be had, where too little is quiet
+    quiet_drift: float = 0.08  # of the canary from its best; a slower pass is repeated, each up to twice
+    max_drift: float = 1.0  # of the canary in the best passes that could be had; beyond it they are not used
     max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
     min_spread_ms: float = 0.02  # a distance below this is the clock's, not the workload's
 
     def __post_init__(self) -> None:
         if min(self.passes, self.samples, self.batch_size, self.attempts) < 1:
             raise ValueError("passes, samples, batch_size and attempts must be positive")
-
-    @property
-    def quiet_passes(self) -> int:
-        """How many of a workload's passes must be quiet: most; up to twice as many passes are made for it."""
-        return self.passes // 2 + 1
 
     def describe(self, clock: str) -> str:
         """The protocol as a fingerprint records it."""
@@ -55,7 +48,7 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementProgress:
-    """How many measurements are made, what the last one was of, and the canary's largest drift beside what counts.
+    """How many measurements are made, what the last one was of, and the canary's largest drift in passes used.
 
     The report that ends a batch has its rows.
     """
@@ -69,53 +62,29 @@ class MeasurementProgress:
 
 
 @dataclass(frozen=True)
-class _Timing:
-    """A workload's milliseconds in one pass, and the canary's drift around them."""
+class _Pass:
+    """The milliseconds of each workload in one pass, why others failed, and the canary's drift around it."""
 
-    samples: list[float]
+    samples: dict[str, list[float]]
+    failures: dict[str, str]
     drift: float
 
 
-@dataclass
-class _Timings:
-    """A workload's passes, or why it failed."""
-
-    taken: list[_Timing] = field(default_factory=list)
-    failure: str = ""
-
-    def are_enough(self, protocol: Protocol) -> bool:
-        """Whether another pass over this workload is needless."""
-        return bool(self.failure) or (
-            len(self.taken) >= protocol.passes and self._count_quiet(protocol) >= protocol.quiet_passes
-        )
-
-    def that_count(self, protocol: Protocol) -> list[_Timing]:
-        """The quiet ones, or the quietest where these are too few; the least quiet one last."""
-        ordered = sorted(self.taken, key=lambda one: one.drift)
-        return ordered[: max(self._count_quiet(protocol), protocol.quiet_passes)]
-
-    def _count_quiet(self, protocol: Protocol) -> int:
-        return sum(one.drift <= protocol.quiet_drift for one in self.taken)
-
-
 class _Canary:
-    """A workload whose time tells how fast the machine is at the moment.
-
-    `drift` is that of the last look, from the fastest that it has been: 0.5 where it took half as long again.
-    """
+    """A workload whose time tells how fast the machine is at the moment, as a drift from the fastest it has been."""
 
     def __init__(self, workload: Workload, runner: Runner, protocol: Protocol) -> None:
         verify(runner, workload)
         self._workload, self._runner, self._samples = workload, runner, protocol.samples
         self._best_ms = math.inf
         for _ in range(protocol.passes):
-            self.look()
+            self.drift()
 
-    def look(self) -> None:
-        """Times it now."""
+    def drift(self) -> float:
+        """Times it now; 0.5 where it took half as long again as at its best."""
         now_ms = median(self._runner.benchmark(self._workload, self._samples))
         self._best_ms = min(self._best_ms, now_ms)
-        self.drift = now_ms / self._best_ms - 1
+        return now_ms / self._best_ms - 1
 
 
 class _Tally:
@@ -187,53 +156,48 @@ def _measure_batch(
     rows: dict[str, LatencyRow] = {}
     tally.begin(len(batch) * protocol.passes)
     for _ in range(protocol.attempts):
-        timings = {key: _Timings() for key in batch}
-        watcher.look()
-        for _ in range(2 * protocol.passes):
-            due = {key: workload for key, workload in batch.items() if not timings[key].are_enough(protocol)}
-            for key in _pass(due, timings, watcher, runner, protocol):
-                yield tally.count(key)
-        rows |= {key: _row(timings[key], protocol) for key in batch}
-        drifts = [timings[key].that_count(protocol)[-1].drift for key in batch if not timings[key].failure]
-        tally.max_drift = max([tally.max_drift, *drifts])
+        taken: list[_Pass] = []
+        for key in _passes(batch, taken, watcher, runner, protocol):
+            yield tally.count(key)
+        best = sorted(taken, key=lambda one: one.drift)[: protocol.passes]
+        tally.max_drift = max(tally.max_drift, best[-1].drift)
+        rows |= {key: _row(key, best, protocol) for key in batch}
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
         if not batch:
             break
     return rows
 
 
-def _pass(
-    batch: Mapping[str, Workload],
-    timings: Mapping[str, _Timings],
-    watcher: _Canary,
-    runner: Runner,
-    protocol: Protocol,
+def _passes(
+    batch: Mapping[str, Workload], taken: list[_Pass], watcher: _Canary, runner: Runner, protocol: Protocol
 ) -> Generator[str, None, None]:
-    """Times each workload once, the canary every second and at the end; yields the key of each measurement."""
-    since = time.monotonic()
-    unwatched: dict[str, list[float]] = {}  # measured since the canary was timed
-    for number, (key, workload) in enumerate(batch.items(), start=1):
-        try:
-            if not timings[key].taken:
-                verify(runner, workload)
-            unwatched[key] = runner.benchmark(workload, protocol.samples)
-        except MeasurementError as error:
-            timings[key].failure = str(error)
-        if number == len(batch) or time.monotonic() - since > protocol.canary_seconds:
-            before = watcher.drift
-            watcher.look()
-            for measured, samples in unwatched.items():
-                timings[measured].taken.append(_Timing(samples, max(before, watcher.drift)))
-            since, unwatched = time.monotonic(), {}
-        yield key
+    """Appends passes over a batch to `taken` until enough were quiet; yields the key of each measurement."""
+    before = watcher.drift()
+    while len(taken) < 2 * protocol.passes and _count_quiet(taken, protocol) < protocol.passes:
+        samples, failures = {}, {}
+        for key, workload in batch.items():
+            try:
+                if not taken:
+                    verify(runner, workload)
+                samples[key] = runner.benchmark(workload, protocol.samples)
+            except MeasurementError as error:
+                failures[key] = str(error)
+            yield key
+        after = watcher.drift()
+        taken.append(_Pass(samples, failures, max(before, after)))
+        before = after
 
 
-def _row(timings: _Timings, protocol: Protocol) -> LatencyRow:
-    if timings.failure:
+def _count_quiet(taken: list[_Pass], protocol: Protocol) -> int:
+    return sum(one.drift <= protocol.quiet_drift for one in taken)
+
+
+def _row(key: str, passes: list[_Pass], protocol: Protocol) -> LatencyRow:
+    failures = [one.failures[key] for one in passes if key in one.failures]
+    if failures:
         nothing = {"milliseconds": 0.0, "lower_quartile": 0.0, "upper_quartile": 0.0}
-        return LatencyRow(**nothing, samples=0, state=RowState.QUARANTINED, reason=timings.failure)
-    passes = timings.that_count(protocol)
-    samples = [sample for one in passes for sample in one.samples]
+        return LatencyRow(**nothing, samples=0, state=RowState.QUARANTINED, reason=failures[0])
+    samples = [sample for one in passes for sample in one.samples[key]]
     lower, upper = (float(value) for value in np.percentile(samples, (25, 75)))
     reason = ""
     if passes[-1].drift > protocol.max_drift:

@@ -78,7 +78,7 @@ def disturbed(kind: CheckpointKind, path: Path, kill_at: Place | None) -> list[P
     else:
         process.kill()
     process.join()
-    assert process.exitcode == (0 if kill_at is None else -9)
+    assert process.exitcode == 0 or (kill_at and process.exitcode == -9)  # killed late, it is at its end already
     here.close()
     process.close()
     return places

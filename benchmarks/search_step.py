@@ -36,12 +36,14 @@ from tests.core import plain_cosearch
 
 NUM_CLASSES = 19
 LATENCY_WEIGHT = 0.01
-ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}  # as every Ray worker of the service runs
+WORKERS = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0", "GOMP_SPINCOUNT": "1000"}  # as the service's run
 
 
 def main() -> None:
-    """Prints each round, and a summary."""
+    """Prints each round, and a summary; in a process that runs as the service's workers do."""
     arguments = _arguments()
+    if not os.environ.items() >= WORKERS.items():
+        raise SystemExit(subprocess.run(_command(*sys.argv[1:]), env=os.environ | WORKERS, check=False).returncode)
     device = torch.device(arguments.device)
     torch.set_num_threads(arguments.threads)
     if arguments.memory:
@@ -174,9 +176,11 @@ def _peak_memory_gb(device: torch.device) -> float:
 
 
 def _output_of_a_process(*arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.search_step", *arguments]
-    environment = os.environ | ALLOCATOR
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    return subprocess.run(_command(*arguments), capture_output=True, text=True, check=True).stdout
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.search_step", *arguments]
 
 
 if __name__ == "__main__":

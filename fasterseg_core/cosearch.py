@@ -74,6 +74,7 @@ class CoSearch:
             lr=config.optimizer.learning_rate,
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
+            fused=True,
         )
         for parameter in self.supernet.parameters():  # before any activation: memory that stays leaves no holes
             self.weight_optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -158,8 +159,10 @@ class CoSearch:
                 loss = self._segmentation_loss(batch, role, widths)
                 torch.autograd.backward(loss)
                 total += float(loss.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), gradient_clip)
+        norm = torch.nn.utils.get_total_norm(p.grad for p in self.supernet.parameters() if p.grad is not None)
         _require_finite(total + float(norm), place, "weights")
+        if float(norm) > gradient_clip:
+            torch.nn.utils.clip_grads_with_norm_(self.supernet.parameters(), gradient_clip, norm)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad(set_to_none=True)  # a gigabyte that the architecture's passes can use
         return total / len(passes)

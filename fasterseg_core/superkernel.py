@@ -1,16 +1,36 @@
 """Convolutions whose input and output width are slices of one kernel (sec. 3.1.3)."""
 
 from collections.abc import Sequence
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def superkernel(weight: Tensor, c_out: int, c_in: int) -> Tensor:
-    """The first channels of a kernel on both sides: (C_out, C_in, k, k) -> (c_out, c_in, k, k)."""
+    """The first channels of a kernel on both sides: (C_out, C_in, k, k) -> (c_out, c_in, k, k).
+
+    On a CPU the slice of a kernel that learns is a leaf of the graph, whose gradient goes straight into those channels
+    of the kernel's own: autograd would fill two tensors of the kernel's size with zeros around each slice.
+    """
     if (c_out, c_in) == tuple(weight.shape[:2]):
         return weight  # an export then sees a constant and folds the batch norm into it
-    return weight[:c_out, :c_in]
+    learns = weight.is_leaf and weight.requires_grad and torch.is_grad_enabled()
+    if weight.device.type != "cpu" or not learns:  # CUDA graphs know the gradients of a module's own parameters alone
+        return weight[:c_out, :c_in]
+    part = weight.detach()[:c_out, :c_in].requires_grad_()
+    part.register_post_accumulate_grad_hook(partial(_into_whole, weight))  # type: ignore[no-untyped-call]
+    return part
+
+
+def _into_whole(weight: Tensor, part: Tensor) -> None:
+    """Moves the gradient of a kernel's first channels into the kernel's."""
+    assert part.grad is not None, "called after it was accumulated"
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    weight.grad[: part.shape[0], : part.shape[1]] += part.grad
+    part.grad = None
 
 
 class SuperConvBN(nn.Module):

@@ -46,6 +46,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return client_environment(settings) | {
         "DASHBOARD_METRIC_PORT": "0",  # any free one
         "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",  # small blocks kept aside split the heap: .1 GB in a search
+        "GOMP_SPINCOUNT": "1000",  # torch's waiting threads sleep soon: spinning doubled a step's time on two cores
         "RAY_DEDUP_LOGS": "0",
         "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
         "RAY_START_HOOK": f"{__name__}.without_client_server",

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fasterseg_core.superkernel import SuperConvBN, superkernel
@@ -15,6 +16,27 @@ def test_a_whole_kernel_is_not_sliced():
     weight = torch.zeros(4, 6, 3, 3)
 
     assert superkernel(weight, 4, 6) is weight
+
+
+def test_the_gradients_of_several_widths_add_up_in_the_channels_that_they_used():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(6, 5, 3, 3))
+    plain = nn.Parameter(weight.detach().clone())
+    maps = {(4, 3): torch.randn(1, 3, 7, 8), (2, 5): torch.randn(1, 5, 7, 8), (6, 5): torch.randn(1, 5, 7, 8)}
+
+    for (c_out, c_in), x in maps.items():
+        F.conv2d(x, superkernel(weight, c_out, c_in)).square().sum().backward()
+        F.conv2d(x, plain[:c_out, :c_in]).square().sum().backward()
+
+    torch.testing.assert_close(weight.grad, plain.grad)
+
+
+def test_a_kernel_used_at_two_widths_in_one_graph_has_the_gradients_of_both():
+    weight, x = nn.Parameter(torch.ones(2, 2, 1, 1)), torch.ones(1, 2, 1, 1)
+
+    (F.conv2d(x[:, :1], superkernel(weight, 2, 1)).sum() + F.conv2d(x, superkernel(weight, 1, 2)).sum()).backward()
+
+    assert weight.grad.flatten().tolist() == [2, 1, 1, 0]
 
 
 def test_one_width_is_an_ordinary_convolution_and_batch_norm():

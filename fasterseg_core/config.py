@@ -39,6 +39,9 @@ class Engine(StrEnum):
     TENSORRT = "tensorrt"
 
 
+CPU_ENGINES = (Engine.ONNXRUNTIME, Engine.OPENVINO)
+
+
 class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
@@ -99,6 +102,14 @@ def _share(config: object, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}; it must lie between 0 and 1")
 
 
+def _measuring(config: "ProfileConfig | ExportConfig") -> None:
+    """What both kinds of job that measure have in common."""
+    _positive(config, "threads", at_most=1024)
+    _positive(config, "passes", "samples", at_most=10_000)
+    if config.precision is not Precision.FP32 and config.engine in CPU_ENGINES:
+        raise ValueError(f"precision {config.precision} is measured on GPUs, {config.engine} measures fp32")
+
+
 def _training(config: "SearchConfig | RetrainConfig") -> None:
     """What both kinds of training have in common."""
     _positive(config, "batch_size", "epochs", "holdout_images")
@@ -129,15 +140,20 @@ class ProfileConfig:
     samples: int = 5  # of each operator in each pass; a row is the lower quartile of all
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
     calibration_networks: int = 8  # others, measured whole to fit the correction of estimates
+    part: int = 1  # of the rows, each `parts`th of them, so that several devices of one kind share the work
+    parts: int = 1
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", at_most=1024)
-        _positive(self, "passes", "samples", at_most=10_000)
+        _measuring(self)
         _not_negative(self, "random_networks", at_most=1000)
         if not 3 <= self.calibration_networks <= 1000:
             raise ValueError(f"calibration_networks is {self.calibration_networks}; it must lie between 3 and 1000")
         if self.random_networks == 1:
             raise ValueError(f"random_networks is {self.random_networks}; a comparison needs 2 or more, 0 skips it")
+        if not 1 <= self.part <= self.parts <= 100:
+            raise ValueError(f"part {self.part} of {self.parts} parts: number them from 1, with at most 100")
+        if self.parts > 1 and self.random_networks:
+            raise ValueError("random_networks need a whole table: set them to 0 for a part of one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,8 +331,9 @@ class ExportConfig:
     samples: int = 5
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", at_most=1024)
-        _positive(self, "passes", "samples", at_most=10_000)
+        _measuring(self)
+        if self.output is NetworkOutput.LABELS and self.engine not in CPU_ENGINES:
+            raise ValueError(f"output labels is made for CPUs; for {self.engine} export coarse_logits, and take argmax")
 
 
 JobConfig = ProfileConfig | SearchConfig | RetrainConfig | EvaluateConfig | ExportConfig

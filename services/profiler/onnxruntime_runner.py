@@ -68,6 +68,10 @@ class OnnxRuntimeRunner:
         program = self._compile(workload)
         return sample(lambda: program.session.run_with_iobinding(program.binding), samples, self._now)
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        """Nothing: a session starts from the ONNX."""
+        return {}
+
     def _compile(self, workload: Workload) -> _Program:
         if workload not in self._programs:
             options = onnxruntime.SessionOptions()

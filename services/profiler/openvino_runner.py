@@ -46,6 +46,10 @@ class OpenVinoRunner:
         request.infer(workload.random_inputs())
         return sample(request.infer, samples, time.perf_counter)
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        """Nothing: a session starts from the ONNX."""
+        return {}
+
     def _compile(self, workload: Workload) -> openvino.InferRequest:
         if workload not in self._requests:
             settings = {

@@ -1,8 +1,10 @@
 """What every inference engine offers a latency table: run a workload, and time it (appendix E)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -58,8 +60,13 @@ class Workload:
 
     def random_inputs(self, seed: int = 0) -> list[Array]:
         """Inputs from a normal distribution. Never zeros: engines and processors are faster on them."""
-        generator = np.random.default_rng(seed)
-        return [generator.standard_normal(shape, dtype=np.float32) for shape in self.input_shapes]
+        sizes = [math.prod(shape) for shape in self.input_shapes]
+        noise = _noise(seed, 1 << (sum(sizes) - 1).bit_length())
+        ends = accumulate(sizes)
+        return [
+            noise[end - size : end].reshape(shape)
+            for end, size, shape in zip(ends, sizes, self.input_shapes, strict=True)
+        ]
 
     def reference(self, inputs: Sequence[Array]) -> Array:
         """What torch computes for these inputs, in fp32 on the CPU."""
@@ -69,9 +76,9 @@ class Workload:
 
 
 class Runner(Protocol):
-    """An inference engine on one device; the two methods are all that a latency table needs of it.
+    """An inference engine on one device; `run` and `benchmark` are all that a latency table needs of it.
 
-    Both compile the workload on its first use and raise MeasurementError where the engine refuses it.
+    Each method compiles the workload on its first use and raises MeasurementError where the engine refuses it.
     """
 
     @property
@@ -83,6 +90,9 @@ class Runner(Protocol):
 
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         """Milliseconds of one execution, once per sample, on random inputs and after warming up."""
+
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        """Files of what the engine built for its device, by name; none where it starts from the ONNX each time."""
 
 
 def operator_workload(spec: OperatorSpec) -> Workload:
@@ -112,6 +122,12 @@ def verify(runner: Runner, workload: Workload) -> float:
         whole = "pixels" if expected.dtype == np.uint8 else "magnitude"
         raise MeasurementError(f"the engine's output differs from torch's by {difference:.1e} of its {whole}")
     return difference
+
+
+@lru_cache(maxsize=16)
+def _noise(seed: int, count: int) -> Array:
+    """Numbers from a normal distribution, drawn once for the thousands of inputs of a table; nobody writes to them."""
+    return np.random.default_rng(seed).standard_normal(count, dtype=np.float32)
 
 
 def cpu_name() -> str:

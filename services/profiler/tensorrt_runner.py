@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from fasterseg_core.config import Engine, Precision
 from services.profiler.cuda_timing import read_gpu, refuse_slowdown, sample
 from services.profiler.half_precision import to_fp16
 from services.profiler.runners import Array, EngineUnavailableError, MeasurementError, RunnerIdentity, Workload
+from services.profiler.timing_cache import cache_folder, read_timing_cache, write_timing_cache
 
 PACKAGES = {"tensorrt": "tensorrt", "pycuda": "pycuda.driver", "cuda-bindings": "cuda.bindings.driver"}
 DTYPES = {Precision.FP32: np.float32, Precision.FP16: np.float16}
@@ -68,6 +70,8 @@ def import_modules(load: Callable[[str], ModuleType] = importlib.import_module) 
 def build_engine(trt: ModuleType, model: bytes, timing_cache: bytes = b"") -> tuple[bytes, bytes]:
     """The serialized engine of an ONNX model, and the timing cache with what building it has added.
 
+    A timing cache that TensorRT does not take, of another device or damaged, is replaced by a new one.
+
     Raises:
         MeasurementError: TensorRT cannot parse or build the model.
     """
@@ -82,7 +86,9 @@ def build_engine(trt: ModuleType, model: bytes, timing_cache: bytes = b"") -> tu
     config.max_aux_streams = 0
     config.clear_flag(trt.BuilderFlag.TF32)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the report of layers
+    if not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise MeasurementError("TensorRT could not build an engine; its log, on standard error, says why")
@@ -99,6 +105,7 @@ class Program:
 
     def __init__(self, modules: Modules, plan: bytes, precision: Precision) -> None:
         trt, cuda = modules.tensorrt, modules.cuda
+        self.plan = plan
         self._modules, self._dtype = modules, DTYPES[precision]
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         engine = self._runtime.deserialize_cuda_engine(plan)
@@ -137,6 +144,11 @@ class Program:
         self._stream.synchronize()
         self._modules.cuda.memcpy_dtoh(output, self._buffers[name])
         return output.astype(np.float32)
+
+    def layers(self) -> str:
+        """TensorRT's own report of the engine's layers, as JSON: what was fused, which kernel was chosen."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._modules.tensorrt.LayerInformationFormat.JSON))
 
     @contextmanager
     def capture(self, executions: int) -> Iterator[Callable[[], float]]:
@@ -177,13 +189,13 @@ class Program:
 class TensorRtRunner:
     """TensorRT on the current CUDA device, in fp32 (TF32 off) or fp16.
 
-    Operators and networks of one runner share a timing cache, so that one problem is always given one kernel.
+    Operators and networks of one machine share a timing cache, so that one problem is always given one kernel.
 
     Raises:
         EngineUnavailableError: a package, its libraries, a supported version or a GPU is missing.
     """
 
-    def __init__(self, precision: Precision, modules: Modules | None = None) -> None:
+    def __init__(self, precision: Precision, modules: Modules | None = None, caches: Path | None = None) -> None:
         self._modules = modules or import_modules()
         device = self._modules.cuda.Context.get_device()
         self._pci = device.pci_bus_id()
@@ -198,7 +210,7 @@ class TensorRtRunner:
             precision=precision,
             clock="CUDA graph difference",
         )
-        self._timing_cache = b""
+        self._caches = caches or cache_folder()
         self._programs: WeakKeyDictionary[Workload, Program] = WeakKeyDictionary()
 
     def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
@@ -216,9 +228,19 @@ class TensorRtRunner:
         refuse_slowdown(self._pci)
         return milliseconds
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        """The plan that was measured, the timing cache that it was built with, the report of its layers."""
+        program = self._compile(workload)
+        return {
+            "network.plan": program.plan,
+            "timing.cache": read_timing_cache(self._caches, self.identity),
+            "layers.json": program.layers().encode(),
+        }
+
     def _compile(self, workload: Workload) -> Program:
         if workload not in self._programs:
             model = workload.onnx if self.identity.precision is Precision.FP32 else to_fp16(workload.onnx)
-            plan, self._timing_cache = build_engine(self._modules.tensorrt, model, self._timing_cache)
+            plan, cache = build_engine(self._modules.tensorrt, model, read_timing_cache(self._caches, self.identity))
+            write_timing_cache(self._caches, self.identity, cache)
             self._programs[workload] = Program(self._modules, plan, self.identity.precision)
         return self._programs[workload]

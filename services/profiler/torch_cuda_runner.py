@@ -66,6 +66,10 @@ class TorchCudaRunner:
         refuse_slowdown(self._gpu)
         return milliseconds
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        """Nothing: a session starts from the ONNX."""
+        return {}
+
     def _compile(self, workload: Workload) -> _Program:
         if workload not in self._programs:
             self._programs[workload] = load_program(workload.onnx, self._device, self._dtype)

@@ -11,8 +11,10 @@ from services.client.attempt import AttemptClient
 from services.client.schemas import Artifact, JsonObject
 
 MEDIA_TYPES = {
+    "cache": "application/octet-stream",
     "json": "application/json",
     "onnx": "application/octet-stream",
+    "plan": "application/octet-stream",
     "png": "image/png",
     "safetensors": "application/octet-stream",
     "svg": "image/svg+xml",

@@ -1,6 +1,7 @@
 """The rules of Runner, run on every engine: those of GPUs with `make test-gpu`, TensorRT's where it is installed."""
 
 import gc
+import json
 import math
 import weakref
 from dataclasses import astuple
@@ -11,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from fasterseg_core.config import Engine, Precision
+from fasterseg_core.config import CPU_ENGINES, Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import OPERATORS, Resolution, SearchSpace
 from services.profiler.engines import open_runner
@@ -46,7 +47,6 @@ KEYS = [
 SMALL = "conv 96->96 32x64 /1"
 LARGE = "conv_x2 96->96 128x256 /1"
 
-CPU_ENGINES = [Engine.ONNXRUNTIME, Engine.OPENVINO]
 LIMITS = TOLERANCE | dict.fromkeys(CPU_ENGINES, 1e-4)  # of what verify gives: by precision, a CPU engine's closer
 RUNNERS = [
     *(pytest.param((engine, Precision.FP32), id=engine) for engine in CPU_ENGINES),
@@ -142,6 +142,16 @@ def test_gives_fp32_of_the_reference_shape(runner: Runner) -> None:
     output = runner.run(operator, operator.random_inputs())
 
     assert (output.dtype, output.shape) == (np.float32, (1, 16, 5, 6))
+
+
+def test_keeps_files_of_what_it_built_if_it_builds_anything(runner: Runner) -> None:
+    files = runner.built(workload("conv 8->16 9x11 /1"))
+
+    if runner.identity.engine is Engine.TENSORRT:
+        assert files.keys() == {"network.plan", "timing.cache", "layers.json"}
+        assert json.loads(files["layers.json"])["Layers"]
+    else:
+        assert files == {}
 
 
 def test_lets_go_of_what_it_compiled(runner: Runner) -> None:

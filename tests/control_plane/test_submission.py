@@ -1,9 +1,12 @@
 """Submissions over HTTP: what is accepted, and that everything wrong is named before a job exists."""
 
+from dataclasses import replace
+
 import pytest
 from fastapi.testclient import TestClient
 
 from fasterseg_core.config import DatasetName
+from fasterseg_core.latency_table import LatencyTable
 from fasterseg_core.operator_specs import OperatorSpec
 from services.client.schemas import FailureClass, JobKind, JsonObject, Reason
 from services.storage.database import Database, database_now
@@ -51,9 +54,14 @@ def refused(api: TestClient, kind: str, *, after: tuple[str, ...] = (), **values
 
 
 def a_stored_table(
-    database: Database, *, dataset: DatasetName = DatasetName.CAMVID, without: tuple[OperatorSpec, ...] = ()
+    database: Database,
+    *,
+    dataset: DatasetName = DatasetName.CAMVID,
+    without: tuple[OperatorSpec, ...] = (),
+    engine: str = "onnxruntime",
 ) -> str:
     table = a_latency_table(dataset=dataset, without=without)
+    table = LatencyTable(replace(table.fingerprint, engine=engine), table.rows)
     with database.writing.begin() as session:
         return add_latency_table(session, table.to_document(), database_now(session))
 
@@ -193,7 +201,7 @@ def test_a_profile_job_that_waits_for_another_measures_every_row(api: TestClient
 @pytest.mark.parametrize(
     ("change", "field", "found"),
     [
-        ({"engine": "openvino"}, "spec.engine", "openvino is not the onnxruntime"),
+        ({"engine": "openvino"}, "spec.engine", "openvino is not the tensorrt"),
         ({"precision": "fp16"}, "spec.precision", "fp16 is not the fp32"),
         ({"resolution": {"height": 128, "width": 128}}, "spec.resolution", "128x128 is not the 64x128"),
     ],
@@ -201,7 +209,8 @@ def test_a_profile_job_that_waits_for_another_measures_every_row(api: TestClient
 def test_an_earlier_table_of_something_else_is_refused(
     api: TestClient, database: Database, change: JsonObject, field: str, found: str
 ):
-    table = a_stored_table(database)
+    table = a_stored_table(database, engine="tensorrt")
+    change = {"engine": "tensorrt", **change}
 
     errors = refused(api, "profile", inputs={"latency_table": table}, spec={**SPECS["profile"], **change})
 

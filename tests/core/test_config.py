@@ -7,10 +7,13 @@ from fasterseg_core.config import (
     PAPER_GRANULARITY_WEIGHTS,
     CollapsePolicy,
     DatasetName,
+    Engine,
     EvaluateConfig,
     ExportConfig,
+    NetworkOutput,
     OhemConfig,
     OptimizerConfig,
+    Precision,
     ProfileConfig,
     Pruning,
     RetrainConfig,
@@ -171,6 +174,31 @@ def test_an_optimizer_that_cannot_work_is_refused(changes):
 def test_a_measurement_without_end_is_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         ProfileConfig(**changes)
+
+
+@pytest.mark.parametrize(("part", "parts"), [(0, 3), (4, 3), (1, 101), (1, 0)])
+def test_a_part_that_is_none_of_its_parts_is_refused(part, parts):
+    with pytest.raises(ValueError, match=f"part {part} of {parts} parts"):
+        ProfileConfig(part=part, parts=parts, random_networks=0)
+
+
+def test_a_part_of_a_table_cannot_be_compared_with_networks():
+    with pytest.raises(ValueError, match="random_networks need a whole table"):
+        ProfileConfig(part=1, parts=3)
+
+
+@pytest.mark.parametrize("config", [ProfileConfig, ExportConfig])
+def test_a_precision_that_the_engine_does_not_measure_is_refused(config):
+    with pytest.raises(ValueError, match="precision fp16 is measured on GPUs, openvino measures fp32"):
+        config(engine=Engine.OPENVINO, precision=Precision.FP16)
+
+    assert config(engine=Engine.TENSORRT, precision=Precision.FP16).precision is Precision.FP16
+
+
+@pytest.mark.parametrize("engine", [Engine.TENSORRT, Engine.TORCH_CUDA])
+def test_labels_are_refused_for_gpus_with_what_to_export_instead(engine):
+    with pytest.raises(ValueError, match=f"output labels .* for {engine} export coarse_logits"):
+        ExportConfig(engine=engine, output=NetworkOutput.LABELS)
 
 
 @pytest.mark.parametrize("changes", [{"num_layers": 100_000}, {"expansion_ratios": (4, 10**12), "student_ratio": 4}])

@@ -60,6 +60,9 @@ class FakeRunner:
         times = self.times.get(name, [1.0])
         return [times.pop(0) if len(times) > 1 else times[0]] * samples
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        return {"network.plan": self._name(workload).encode()}
+
     def _name(self, workload: Workload) -> str:
         return workload.module.name if isinstance(workload.module, Named) else type(workload.module).__name__
 

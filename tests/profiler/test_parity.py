@@ -236,6 +236,9 @@ class AlteringRunner:
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         return self.engine.benchmark(workload, samples)
 
+    def built(self, workload: Workload) -> dict[str, bytes]:
+        return self.engine.built(workload)
+
 
 @st.composite
 def altered_operators(draw: st.DrawFn, alteration: Alteration) -> tuple[OperatorSpec, int]:

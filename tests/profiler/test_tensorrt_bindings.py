@@ -47,6 +47,7 @@ CLASSES = {  # of what the runner's module calls so
     "engine": "ICudaEngine",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
+    "inspector": "EngineInspector",
 }
 
 

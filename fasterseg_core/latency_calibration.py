@@ -35,7 +35,7 @@ class CalibrationDocument(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """milliseconds = slope * sum + operator_ms * operators + fixed_ms, none of the three negative.
+    """milliseconds = slope * sum + operator_ms * operators + fixed_ms; of the three only the last may be negative.
 
     `fitted_on` are digests of architectures, `held_out` is the error on others, where others were measured.
     """
@@ -47,9 +47,11 @@ class Calibration:
     held_out: PredictionError | None = None
 
     def __post_init__(self) -> None:
-        for name in ("slope", "operator_ms", "fixed_ms"):
+        for name in ("slope", "operator_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        if not abs(self.fixed_ms) < float("inf"):
+            raise ValueError(f"fixed_ms is {self.fixed_ms}; it must be finite")
 
     def milliseconds(self, sum_ms: float, num_executed: int) -> float:
         """The corrected latency of a network: of its operators' sum and how many an engine executes."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,6 +57,24 @@ class Row(_Strict):
 class LatencyTable(_Strict):
     fingerprint: Fingerprint
     rows: dict[str, Row]
+
+
+def merged_table(tables: Sequence[LatencyTable]) -> LatencyTable:
+    """All rows of tables of one fingerprint: of each the first that is measured, or else the first.
+
+    Raises:
+        ValueError: the fingerprints differ; the message says in what.
+    """
+    first, *others = tables
+    wanted = first.fingerprint.texts()
+    rows = dict(first.rows)
+    for number, table in enumerate(others, start=2):
+        found = table.fingerprint.texts()
+        differing = [f"{name} {found[name]}, not {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+        if differing:
+            raise ValueError(f"table {number} has another fingerprint than the first: {'; '.join(differing)}")
+        rows |= {key: row for key, row in table.rows.items() if key not in rows or not rows[key].is_measured}
+    return LatencyTable(fingerprint=first.fingerprint, rows=rows)
 
 
 def canonical_json(document: JsonObject) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from .cli_connection import DEFAULT_URL, FAILED, AsJson, Url, first_error, print_json, say, service, watch_to_the_end
 from .cli_programs import TO_ANOTHER_PROGRAM, run_core
 from .client import FasterSegClient
-from .latency_table import LatencyTable, canonical_json, table_digest
+from .latency_table import LatencyTable, canonical_json, merged_table, table_digest
 from .latency_table_diff import table_diff
 from .latency_table_display import LIST_WIDTH, SHORT, table_details, table_list
 from .latency_table_faults import table_faults
@@ -39,6 +39,10 @@ def build(
         str | None,
         typer.Option("--from", metavar="TABLE", help="Take over the measured rows of this table, measure the others."),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Measure one part of N of the rows; `fasterseg lut merge` joins the parts."),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print the table's id.")] = False,
     as_json: AsJson = False,
@@ -47,6 +51,7 @@ def build(
     """Submit a job that measures a latency table, and print the job's id."""
     resolution = _given(height=height, width=width)
     spec = _given(engine=engine, threads=threads, precision=precision, dataset=dataset, resolution=resolution or None)
+    spec |= {} if part is None else _part(part)
     with service(url) as client:
         inputs = Inputs(latency_table=None if earlier is None else _table_id(client, earlier))
         job = client.submit(JobKind.PROFILE, spec, preset=preset, inputs=inputs, name=name)
@@ -137,6 +142,25 @@ def export(
 
 
 @lut_app.command()
+def merge(
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Ids of latency tables, or JSON files.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Join the measured rows of tables of one fingerprint, add the table to the service and print its id.
+
+    Of a row that several have measured, the first one's is taken.
+    """
+    with service(url) as client:
+        documents = [_document(client, name) for name in tables]
+        parts = [_table(name, document) for name, document in zip(tables, documents, strict=True)]
+        try:
+            merged = merged_table(parts)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        typer.echo(client.add_latency_table(merged.model_dump(mode="json")).id)
+
+
+@lut_app.command()
 def add(
     file: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
     url: Url = DEFAULT_URL,
@@ -157,6 +181,14 @@ def import_latency_table(context: typer.Context) -> None:
 def show_sensitivities(context: typer.Context) -> None:
     """Show Table 2 of a table, and balanced weights (options: fasterseg lut sensitivities --help)."""
     run_core("lut", "sensitivities", context.args)
+
+
+def _part(text: str) -> JsonObject:
+    """I/N as a spec has it; networks are measured with the whole table."""
+    numbers = re.fullmatch(r"(\d+)/(\d+)", text)
+    if numbers is None:
+        raise typer.BadParameter(f"{text!r} is not a part such as 1/3", param_hint="--part")
+    return {"part": int(numbers[1]), "parts": int(numbers[2]), "random_networks": 0}
 
 
 def _given(**options: JsonValue) -> JsonObject:

@@ -10,12 +10,16 @@ from fasterseg_core.latency_calibration import Calibration
 from services.profiler.measured_networks import NetworkLatency
 
 SMALLEST = 3  # networks, as many as there are coefficients
+MOST_TAKEN_AWAY = 0.1  # of the fastest network, by the constant
 
 Values = NDArray[np.float64]
 
 
 def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
-    """The coefficients, none negative, of the least squared relative error on these networks.
+    """The coefficients of the least squared relative error on these networks.
+
+    None is negative but the constant: what all networks of a space have, stem and upsampling, may take less time
+    within a network than alone. It takes away at most a tenth of the fastest network, so that no estimate is negative.
 
     Raises:
         ValueError: fewer networks than coefficients.
@@ -23,7 +27,8 @@ def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
     if len(networks) < SMALLEST:
         raise ValueError(f"a calibration needs {SMALLEST} or more networks, not {len(networks)}")
     features = [[network.predicted_ms, network.num_executed, 1.0] for network in networks]
-    slope, operator_ms, fixed_ms = _coefficients(features, networks)
+    least_ms = -MOST_TAKEN_AWAY * min(network.measured_ms for network in networks)
+    slope, operator_ms, fixed_ms = _coefficients(features, networks, (0.0, 0.0, least_ms))
     return Calibration(
         slope=slope,
         operator_ms=operator_ms,
@@ -34,27 +39,32 @@ def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
 
 def predicted_by_macs(networks: Sequence[NetworkLatency], fitted_on: Sequence[NetworkLatency]) -> list[float]:
     """Milliseconds of networks from their multiply-accumulates alone, by the same fit on the same networks."""
-    per_mac, fixed_ms = _coefficients([[network.macs, 1.0] for network in fitted_on], fitted_on)
+    least_ms = -MOST_TAKEN_AWAY * min(network.measured_ms for network in fitted_on)
+    per_mac, fixed_ms = _coefficients([[network.macs, 1.0] for network in fitted_on], fitted_on, (0.0, least_ms))
     return [per_mac * network.macs + fixed_ms for network in networks]
 
 
-def _coefficients(features: list[list[float]], networks: Sequence[NetworkLatency]) -> list[float]:
-    """Non-negative least squares of relative errors, exactly: the best of all subsets of the columns."""
-    measured = np.array([network.measured_ms for network in networks])
-    columns = np.array(features) / measured[:, None]
-    best, smallest = np.zeros(columns.shape[1]), np.inf
-    for size in range(1, columns.shape[1] + 1):
-        for chosen in combinations(range(columns.shape[1]), size):
-            solution = _least_squares(columns, chosen)
-            residual = float(((columns @ solution - 1) ** 2).sum())
-            if solution.min() >= 0 and residual < smallest:
-                best, smallest = solution, residual
+def _coefficients(
+    features: list[list[float]], networks: Sequence[NetworkLatency], least: Sequence[float]
+) -> list[float]:
+    """Least squares of relative errors with lower bounds, exactly: the best of all choices of entries at bounds."""
+    columns = np.array(features) / np.array([network.measured_ms for network in networks])[:, None]
+    bounds, count = np.array(least), columns.shape[1]
+    candidates = [
+        _least_squares(columns, free, bounds) for size in range(count + 1) for free in combinations(range(count), size)
+    ]
+    allowed = [candidate for candidate in candidates if np.all(candidate >= bounds)]
+    best = min(allowed, key=lambda candidate: float(((columns @ candidate - 1) ** 2).sum()))
     return [float(value) for value in best]
 
 
-def _least_squares(columns: Values, chosen: tuple[int, ...]) -> Values:
-    """What solves columns @ x = 1 best with only the chosen entries of x."""
-    scale = np.abs(columns).max(axis=0)
-    solution = np.zeros(columns.shape[1])
-    solution[list(chosen)] = np.linalg.lstsq(columns[:, chosen] / scale[list(chosen)], np.ones(len(columns)))[0]
-    return np.asarray(solution / scale, dtype=np.float64)
+def _least_squares(columns: Values, free: tuple[int, ...], bounds: Values) -> Values:
+    """What solves columns @ x = 1 best, all entries of x at their bounds but the free ones."""
+    solution = bounds.copy()
+    if free:
+        chosen = list(free)
+        solution[chosen] = 0.0
+        scale = np.abs(columns[:, chosen]).max(axis=0)
+        rest = np.ones(len(columns)) - columns @ solution
+        solution[chosen] = np.linalg.lstsq(columns[:, chosen] / scale, rest)[0] / scale
+    return solution

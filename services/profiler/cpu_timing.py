@@ -1,4 +1,4 @@
-"""Timing on a CPU: executions long enough for the clock, after two that warm up."""
+"""Timing on a CPU: executions long enough for the clock, after one that warms up."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,10 @@ SAMPLE_SECONDS = 5e-4  # shorter executions are repeated within a sample
 def sample(execute: Callable[[], None], samples: int, now: Callable[[], float]) -> list[float]:
     """Milliseconds of one execution by the clock `now` (seconds), once per sample."""
     execute()
-    repeats = max(1, math.ceil(SAMPLE_SECONDS / max(_seconds(execute, 1, now), 1e-6)))
+    seconds = _seconds(execute, 1, now)
+    if seconds >= SAMPLE_SECONDS:  # long enough to be the first sample
+        return [value * 1e3 for value in (seconds, *(_seconds(execute, 1, now) for _ in range(samples - 1)))]
+    repeats = math.ceil(SAMPLE_SECONDS / max(seconds, 1e-6))
     return [_seconds(execute, repeats, now) / repeats * 1e3 for _ in range(samples)]
 
 

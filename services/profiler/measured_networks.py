@@ -9,7 +9,7 @@ from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowS
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.random_networks import network_workload
 from services.profiler.runners import Runner, operator_workload
-from services.profiler.table_builder import canary_spec
+from services.profiler.table_builder import canary_spec, reference_ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,18 @@ class MeasuredNetworks:
 def measure_networks(
     architectures: Sequence[Architecture], table: LatencyTable, runner: Runner, protocol: Protocol
 ) -> Generator[MeasurementProgress, None, MeasuredNetworks]:
-    """Yields after every measurement and returns the networks. The runner must be of the table's fingerprint.
+    """Yields after every measurement and returns the networks, at the speed at which the table was measured.
+
+    The runner must be of the table's fingerprint.
 
     Raises:
         MeasurementError: the canary could not be measured.
     """
     resolution, num_classes = table.fingerprint.resolution, table.fingerprint.num_classes
     workloads = {a.digest: partial(network_workload, a, resolution, num_classes) for a in architectures}
-    rows = yield from measure(workloads, operator_workload(canary_spec(list(table.rows))), runner, protocol)
+    canary = canary_spec(list(table.rows))
+    reference = reference_ms(canary, table.rows)
+    rows = yield from measure(workloads, operator_workload(canary), runner, protocol, reference_ms=reference)
     networks, left_out = [], {}
     for architecture in architectures:
         row = rows[architecture.digest]

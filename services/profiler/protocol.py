@@ -1,15 +1,15 @@
-"""How workloads are measured: in interleaved passes, as the lower quartile of all samples, watched by a canary.
+"""How workloads are measured: in interleaved passes, at the speed of a canary, as the lower quartile of all samples.
 
-Other work can only add to a time, so the lower quartile is nearer to what an undisturbed machine takes than the median.
-
-On a machine that others use, episodes of a second or less slow everything by half. A canary is therefore timed between
-passes, and a pass beside which it was not near its best is repeated. Workloads are measured in batches, so that few
-are in memory at once; one that fails or scatters is tried again, and in the end quarantined with the reason.
+A machine that others use drifts by several percent within minutes, and is slowed by half for seconds. A canary, an
+operator of middling size, is therefore timed before and after a workload: by as much as it took longer than its
+reference around that moment, the workload is taken to have taken longer, too, and a time beside which it was far from
+its reference is taken again. Other work can only add to a time, so the lower quartile is nearer to an undisturbed
+machine's than the median. Workloads are measured in batches, so that few are in memory at once; one that fails or
+scatters is tried again, and in the end quarantined with the reason.
 """
 
-import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
@@ -18,6 +18,10 @@ import numpy as np
 
 from fasterseg_core.latency_table import LatencyRow, RowState
 from services.profiler.runners import MeasurementError, Runner, Workload, verify
+
+READINGS = 4  # of the canary, before and after a moment
+READING_SAMPLES = 10
+READING_SHARE = 0.05  # of the time, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,8 @@ class Protocol:
     samples: int = 5  # of each workload in each pass
     batch_size: int = 20
     attempts: int = 3  # at a workload that fails or scatters
-    quiet_drift: float = 0.08  # of the canary from its best; a slower pass is repeated, each up to twice
-    max_drift: float = 1.0  # of the canary in the best passes that could be had; beyond it they are not used
+    quiet_drift: float = 0.15  # of the canary from its reference; beside a greater one, a time is taken again
+    max_drift: float = 1.0  # of the canary beside the best times that could be had; beyond it they are not used
     max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
     min_spread_ms: float = 0.02  # a distance below this is the clock's, not the workload's
 
@@ -43,12 +47,12 @@ class Protocol:
 
     def describe(self, clock: str) -> str:
         """The protocol as a fingerprint records it."""
-        return f"{clock}, lower quartile of {self.passes} passes of {self.samples} samples"
+        return f"{clock} at the canary's speed, lower quartile of {self.passes} passes of {self.samples} samples"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementProgress:
-    """How many measurements are made, what the last one was of, and the canary's largest drift in passes used.
+    """How many measurements are made, what the last one was of, and the canary's largest drift beside times used.
 
     The report that ends a batch has its rows.
     """
@@ -62,29 +66,48 @@ class MeasurementProgress:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """The milliseconds of each workload in one pass, why others failed, and the canary's drift around it."""
+class _Times:
+    """The milliseconds of a workload in one pass, the canary's drift around it, how often that had been read before."""
 
-    samples: dict[str, list[float]]
-    failures: dict[str, str]
+    samples: Sequence[float]
     drift: float
+    num_readings: int
 
 
 class _Canary:
-    """A workload whose time tells how fast the machine is at the moment, as a drift from the fastest it has been."""
+    """A workload whose time tells how fast the machine is at the moment; reading it takes a twentieth of the time.
 
-    def __init__(self, workload: Workload, runner: Runner, protocol: Protocol) -> None:
+    One reading is as uncertain as any time; how slow the machine is follows from the median of some around the moment.
+    """
+
+    def __init__(self, workload: Workload, runner: Runner, reference_ms: float | None) -> None:
         verify(runner, workload)
-        self._workload, self._runner, self._samples = workload, runner, protocol.samples
-        self._best_ms = math.inf
-        for _ in range(protocol.passes):
-            self.drift()
+        self._workload, self._runner = workload, runner
+        self._readings: list[float] = []
+        for _ in range(READINGS):
+            self._read()
+        self._reference_ms = reference_ms or float(np.percentile(self._readings, 25))
 
-    def drift(self) -> float:
-        """Times it now; 0.5 where it took half as long again as at its best."""
-        now_ms = median(self._runner.benchmark(self._workload, self._samples))
-        self._best_ms = min(self._best_ms, now_ms)
-        return now_ms / self._best_ms - 1
+    def look(self) -> int:
+        """Reads it, unless the last reading is recent; how often it has been read."""
+        if time.monotonic() >= self._read_again_at:
+            self._read()
+        return len(self._readings)
+
+    def drift(self, first: int, last: int) -> float:
+        """The largest of these readings, counted from 1: 0.5 where it took half as long again as its reference."""
+        return max(self._readings[first - 1 : last]) / self._reference_ms - 1
+
+    def slowdown(self, num_readings: int) -> float:
+        """How many times its reference it took around the moment when it had been read so often."""
+        around = self._readings[max(0, num_readings - READINGS) : num_readings + READINGS]
+        return median(around) / self._reference_ms
+
+    def _read(self) -> None:
+        started = time.monotonic()
+        self._readings.append(median(self._runner.benchmark(self._workload, READING_SAMPLES)))
+        now = time.monotonic()
+        self._read_again_at = now + (now - started) / READING_SHARE
 
 
 class _Tally:
@@ -129,10 +152,12 @@ def measure(
     runner: Runner,
     protocol: Protocol,
     known: Mapping[str, LatencyRow] | None = None,
+    reference_ms: float | None = None,
 ) -> Generator[MeasurementProgress, None, dict[str, LatencyRow]]:
     """Yields after every measurement and every batch, and returns the row of every key.
 
-    Rows that are known are not measured. Each workload is built once, with its batch, and dropped with it.
+    Rows that are known are not measured. Each workload is built once, with its batch, and dropped with it. Times are
+    those of a machine on which the canary takes `reference_ms`, or else what it takes at the beginning.
 
     Raises:
         MeasurementError: the canary itself cannot be measured.
@@ -142,7 +167,7 @@ def measure(
     tally = _Tally(len(rows), len(workloads), protocol.passes)
     watcher: _Canary | None = None  # a table that is complete needs none
     while batch := {key: build() for key, build in islice(remaining, protocol.batch_size)}:
-        watcher = watcher or _Canary(canary, runner, protocol)
+        watcher = watcher or _Canary(canary, runner, reference_ms)
         finished = yield from _measure_batch(batch, watcher, runner, protocol, tally)
         rows |= finished
         yield tally.finish(finished)
@@ -156,12 +181,15 @@ def _measure_batch(
     rows: dict[str, LatencyRow] = {}
     tally.begin(len(batch) * protocol.passes)
     for _ in range(protocol.attempts):
-        taken: list[_Pass] = []
-        for key in _passes(batch, taken, watcher, runner, protocol):
+        taken: dict[str, list[_Times]] = {key: [] for key in batch}
+        failures: dict[str, str] = {}
+        for key in _passes(batch, taken, failures, watcher, runner, protocol):
             yield tally.count(key)
-        best = sorted(taken, key=lambda one: one.drift)[: protocol.passes]
-        tally.max_drift = max(tally.max_drift, best[-1].drift)
-        rows |= {key: _row(key, best, protocol) for key in batch}
+        rows |= {key: _refused(reason) for key, reason in failures.items()}
+        for key in (key for key in batch if key not in failures):
+            best = sorted(taken[key], key=lambda times: times.drift)[: protocol.passes]
+            tally.max_drift = max(tally.max_drift, best[-1].drift)
+            rows[key] = _row(best, watcher, protocol)
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
         if not batch:
             break
@@ -169,39 +197,48 @@ def _measure_batch(
 
 
 def _passes(
-    batch: Mapping[str, Workload], taken: list[_Pass], watcher: _Canary, runner: Runner, protocol: Protocol
+    batch: Mapping[str, Workload],
+    taken: Mapping[str, list[_Times]],
+    failures: dict[str, str],
+    watcher: _Canary,
+    runner: Runner,
+    protocol: Protocol,
 ) -> Generator[str, None, None]:
-    """Appends passes over a batch to `taken` until enough were quiet; yields the key of each measurement."""
-    before = watcher.drift()
-    while len(taken) < 2 * protocol.passes and _count_quiet(taken, protocol) < protocol.passes:
-        samples, failures = {}, {}
+    """Fills in `taken` until enough times of each workload are quiet, in at most twice the passes; or `failures`.
+
+    Yields the key of each measurement.
+    """
+    for number in range(2 * protocol.passes):
         for key, workload in batch.items():
+            num_quiet = sum(times.drift <= protocol.quiet_drift for times in taken[key])
+            if key in failures or num_quiet == protocol.passes:
+                continue
             try:
-                if not taken:
+                if number == 0:
                     verify(runner, workload)
-                samples[key] = runner.benchmark(workload, protocol.samples)
+                before = watcher.look()
+                samples = runner.benchmark(workload, protocol.samples)
             except MeasurementError as error:
                 failures[key] = str(error)
+            else:
+                drift = watcher.drift(before, watcher.look())
+                taken[key].append(_Times(samples, drift, before))
             yield key
-        after = watcher.drift()
-        taken.append(_Pass(samples, failures, max(before, after)))
-        before = after
 
 
-def _count_quiet(taken: list[_Pass], protocol: Protocol) -> int:
-    return sum(one.drift <= protocol.quiet_drift for one in taken)
+def _refused(reason: str) -> LatencyRow:
+    return LatencyRow(
+        milliseconds=0.0, lower_quartile=0.0, upper_quartile=0.0, samples=0, state=RowState.QUARANTINED, reason=reason
+    )
 
 
-def _row(key: str, passes: list[_Pass], protocol: Protocol) -> LatencyRow:
-    failures = [one.failures[key] for one in passes if key in one.failures]
-    if failures:
-        nothing = {"milliseconds": 0.0, "lower_quartile": 0.0, "upper_quartile": 0.0}
-        return LatencyRow(**nothing, samples=0, state=RowState.QUARANTINED, reason=failures[0])
-    samples = [sample for one in passes for sample in one.samples[key]]
+def _row(passes: Sequence[_Times], watcher: _Canary, protocol: Protocol) -> LatencyRow:
+    """Of passes in the order of their drift."""
+    samples = [sample / watcher.slowdown(times.num_readings) for times in passes for sample in times.samples]
     lower, upper = (float(value) for value in np.percentile(samples, (25, 75)))
     reason = ""
     if passes[-1].drift > protocol.max_drift:
-        reason = f"the canary took {passes[-1].drift:.0%} longer than at its best"
+        reason = f"the canary took {passes[-1].drift:.0%} longer than its reference"
     elif upper - lower > max(protocol.max_spread * lower, protocol.min_spread_ms):
         reason = f"unstable: half of the samples lie between {lower:.3f} and {upper:.3f} ms"
     return LatencyRow(

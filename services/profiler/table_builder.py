@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 
 from fasterseg_core.config import NUM_CLASSES, ProfileConfig
-from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable
+from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable, RowState
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.runners import Runner, operator_workload
@@ -17,19 +17,24 @@ def build_table(
 ) -> Generator[MeasurementProgress, None, LatencyTable]:
     """Yields after every measurement and returns the table; operators that could not be measured are quarantined in it.
 
+    The canary is one of the operators, and measured first: its row is the reference of all other rows, also of those
+    that a later attempt, or the networks, add. A part of a table has the whole one's canary.
+
     Known rows, which must be of this fingerprint, are taken over and count as done.
 
     Raises:
         MeasurementError: not even the canary could be measured.
     """
     specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
-    workloads = {spec.key: partial(operator_workload, spec) for spec in specs}
+    canary = canary_spec(specs)
+    asked = sorted(specs[config.part - 1 :: config.parts], key=lambda spec: spec != canary)  # the others in their order
     rows = yield from measure(
-        workloads,
-        operator_workload(canary_spec(specs)),
+        {spec.key: partial(operator_workload, spec) for spec in asked},
+        operator_workload(canary),
         runner,
         protocol_of(config),
         {spec.key: row for spec, row in (known or {}).items()},
+        reference_ms(canary, known or {}),
     )
     return LatencyTable(fingerprint(config, runner), {OperatorSpec.from_key(key): row for key, row in rows.items()})
 
@@ -42,6 +47,12 @@ def protocol_of(config: ProfileConfig) -> Protocol:
 def canary_spec(specs: list[OperatorSpec]) -> OperatorSpec:
     """The operator whose time is watched throughout: one of middling size."""
     return sorted(specs, key=lambda spec: (spec.macs, spec.key))[len(specs) // 2]
+
+
+def reference_ms(canary: OperatorSpec, rows: Mapping[OperatorSpec, LatencyRow]) -> float | None:
+    """The time of the canary to which all times of these rows are related; none where it has not been measured."""
+    row = rows.get(canary)
+    return row.milliseconds if row is not None and row.state is RowState.MEASURED else None
 
 
 def fingerprint(config: ProfileConfig, runner: Runner) -> Fingerprint:

@@ -9,13 +9,14 @@ import numpy as np
 
 from fasterseg_core.config import ExportConfig, NetworkOutput
 from fasterseg_core.deployment import DeployedNetwork
-from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, RowState, estimate
+from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, LatencyTable, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
-from fasterseg_core.operator_specs import architecture_specs
+from fasterseg_core.operator_specs import OperatorSpec, architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.protocol import Protocol, measure
-from services.profiler.runners import MeasurementError, Runner, Workload, verify
+from services.profiler.runners import MeasurementError, Runner, Workload, operator_workload, verify
+from services.profiler.table_builder import canary_spec, reference_ms
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.measuring import runner_alone
@@ -40,12 +41,14 @@ def run(job: Job, attempt: AttemptClient) -> None:
     network = load_network(attempt.download(job.inputs.network))
     deployed = DeployedNetwork(network, config.output).eval()
     workload = Workload(deployed, ((1, 3, config.resolution.height, config.resolution.width),))
+    specs = [spec for _, spec in architecture_specs(network.architecture, config.resolution, network.num_classes)]
     with runner_alone(config, job, attempt) as runner:
-        prediction = _prediction(job, config.output, runner, network, attempt)
-        row = _measured(workload, runner, config, attempt)
+        table = _table(job, runner, attempt)
+        prediction = _prediction(job, table, config.output, network, attempt)
+        row = _measured(workload, specs, table, runner, config, attempt)
         host_ms = _host_ms(workload, runner, config.samples)
         difference = _difference(workload, runner, config.output)
-    specs = architecture_specs(network.architecture, config.resolution, network.num_classes)
+        files = {"network.onnx": workload.onnx} | runner.built(workload)
     result = {
         **({} if prediction is None else prediction.judged(row.milliseconds, config.output)),
         "output": config.output,
@@ -56,11 +59,10 @@ def run(job: Job, attempt: AttemptClient) -> None:
         "host_ms": host_ms,
         **difference,
         "parameters": network.num_parameters(),
-        "macs": sum(spec.macs for _, spec in specs),
+        "macs": sum(spec.macs for spec in specs),
     }
-    attempt.succeed(
-        AttemptSuccess(result=json_object(result), artifacts=[store(attempt, "network.onnx", workload.onnx)])
-    )
+    artifacts = [store(attempt, name, data) for name, data in files.items()]
+    attempt.succeed(AttemptSuccess(result=json_object(result), artifacts=artifacts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,28 +86,37 @@ class Prediction:
         return asdict(self) | {"difference": difference, "verdict": verdict}
 
 
-def _prediction(
-    job: Job, output: NetworkOutput, runner: Runner, network: SegmentationNetwork, attempt: AttemptClient
-) -> Prediction | None:
-    """The table's estimate, where a table was given; it must be of the engine and the device that measure.
+def _table(job: Job, runner: Runner, attempt: AttemptClient) -> LatencyTable | None:
+    """The table that was given, if any; it must be of the engine and the device that measure.
 
     Raises:
         ValueError: the table is of another engine, version, device, driver, number of threads or precision.
-        MissingLatencyError: the table lacks an operator of this network.
     """
-    table_id = job.inputs.latency_table
-    if table_id is None:
+    if job.inputs.latency_table is None:
         return None
-    table = read_table(attempt, table_id)
+    table = read_table(attempt, job.inputs.latency_table)
     here = asdict(runner.identity)
     for name in ("engine", "engine_version", "device", "driver", "threads", "precision"):
         of_table = getattr(table.fingerprint, name)
         if of_table != here[name]:
             raise ValueError(f"inputs.latency_table: its {name} is {of_table}, but {here[name]} measures here")
+    return table
+
+
+def _prediction(
+    job: Job, table: LatencyTable | None, output: NetworkOutput, network: SegmentationNetwork, attempt: AttemptClient
+) -> Prediction | None:
+    """The table's estimate, corrected where the table has a calibration.
+
+    Raises:
+        MissingLatencyError: the table lacks an operator of this network.
+    """
+    if table is None or job.inputs.latency_table is None:
+        return None
     latency = estimate(network.architecture, table)
     if output is not NetworkOutput.LOGITS:
         latency = LatencyEstimate(latency.operators[:-1])  # all but the upsampling to the image's size
-    calibration = read_calibration(attempt, table_id)
+    calibration = read_calibration(attempt, job.inputs.latency_table)
     if calibration is None:
         return Prediction(
             sum_ms=latency.milliseconds, predicted_ms=latency.milliseconds, tolerance=UNCALIBRATED_TOLERANCE
@@ -117,16 +128,31 @@ def _prediction(
     )
 
 
-def _measured(workload: Workload, runner: Runner, config: ExportConfig, attempt: AttemptClient) -> LatencyRow:
-    """The network's latency by the protocol of tables; the network is its own canary.
+def _measured(
+    workload: Workload,
+    specs: list[OperatorSpec],
+    table: LatencyTable | None,
+    runner: Runner,
+    config: ExportConfig,
+    attempt: AttemptClient,
+) -> LatencyRow:
+    """The network's latency by the protocol of tables, at the speed at which the table was measured, if one was given.
+
+    Without a table the canary is one of the network's own operators.
 
     Raises:
         MeasurementError: the machine was too restless, or the engine's output is not torch's.
     """
-    protocol = Protocol(passes=config.passes, samples=config.samples)
-    rows = follow_measurement(
-        measure({"network": lambda: workload}, workload, runner, protocol), "measure", 0.0, 1.0, attempt
+    canary = canary_spec(specs if table is None else list(table.rows))
+    reference = None if table is None else reference_ms(canary, table.rows)
+    measuring = measure(
+        {"network": lambda: workload},
+        operator_workload(canary),
+        runner,
+        Protocol(passes=config.passes, samples=config.samples),
+        reference_ms=reference,
     )
+    rows = follow_measurement(measuring, "measure", 0.0, 1.0, attempt)
     row = rows["network"]
     if row.state is RowState.QUARANTINED:
         raise MeasurementError(row.reason)

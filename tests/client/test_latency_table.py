@@ -9,7 +9,7 @@ import pytest
 from fasterseg_core import latency_table as core
 from fasterseg_core.operator_specs import Structure
 from fasterseg_core.search_space import Operator
-from services.client.latency_table import Fingerprint, LatencyTable, Row, canonical_json, table_digest
+from services.client.latency_table import Fingerprint, LatencyTable, Row, canonical_json, merged_table, table_digest
 from services.client.latency_table_faults import OPERATORS, table_faults
 from services.client.schemas import JsonObject
 from tests.builders import a_latency_table
@@ -45,6 +45,17 @@ def test_the_order_of_rows_does_not_change_the_text() -> None:
     backwards = {**TABLE_DOCUMENT, "rows": dict(reversed(TABLE_DOCUMENT["rows"].items()))}
 
     assert canonical_json(backwards) == canonical_json(TABLE_DOCUMENT)
+
+
+def test_of_a_row_in_several_tables_the_first_measured_one_is_taken() -> None:
+    quarantined = a_row(state="quarantined", reason="unstable")
+    first, second, third = (
+        LatencyTable.model_validate(a_table_document({CONV: row, key: a_row()}))
+        for row, key in ((quarantined, SKIP), (a_row(milliseconds=2.0), SKIP), (a_row(milliseconds=3.0), SKIP))
+    )
+
+    assert merged_table([first, second, third]).rows[CONV].milliseconds == 2.0
+    assert merged_table([first]).rows == first.rows
 
 
 def faults_of(**row: object) -> list[str]:

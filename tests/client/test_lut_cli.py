@@ -86,6 +86,20 @@ def test_a_field_that_the_service_refuses_is_named(plane: FakeControlPlane, run:
     assert "spec.engine: " in result.stderr
 
 
+def test_build_measures_a_part(plane: FakeControlPlane, run: Run) -> None:
+    run("lut", "build", "--part", "2/3")
+
+    (submission,) = plane.submissions.values()
+    assert submission.spec == {"part": 2, "parts": 3, "random_networks": 0}
+
+
+def test_a_part_that_is_none_is_refused(plane: FakeControlPlane, run: Run) -> None:
+    result = run("lut", "build", "--part", "third")
+
+    assert (result.exit_code, plane.submissions) == (2, {})
+    assert "'third' is not a part such as 1/3" in result.stderr
+
+
 # ---- list, show ----
 
 
@@ -286,6 +300,22 @@ def test_a_table_is_added_and_its_id_printed(plane: FakeControlPlane, run: Run, 
 
     assert (result.exit_code, result.stdout.strip() in plane.latency_tables) == (0, True)
     assert plane.latency_tables[result.stdout.strip()] == document
+
+
+def test_parts_are_merged_and_added(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    parts = [a_table_document({key: a_row()}) for key in (CONV, SKIP)]
+
+    result = run("lut", "merge", *(a_file(tmp_path / f"{i}.json", part) for i, part in enumerate(parts)))
+
+    assert result.exit_code == 0
+    assert plane.latency_tables[result.stdout.strip()] == a_table_document({CONV: a_row(), SKIP: a_row()})
+
+
+def test_tables_of_different_devices_are_not_merged(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    result = run("lut", "merge", TABLE_ID, a_file(tmp_path / "t.json", a_table_document(device="GTX 1080 Ti")))
+
+    assert (result.exit_code, len(plane.latency_tables)) == (2, 1)
+    assert "has another fingerprint than the first: device GTX 1080 Ti, not " in " ".join(result.stderr.split())
 
 
 def test_a_table_can_be_added_from_standard_input(plane: FakeControlPlane, run: Run) -> None:

@@ -21,10 +21,16 @@ def test_a_calibration_survives_its_document():
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["slope", "operator_ms", "fixed_ms"])
+@pytest.mark.parametrize("name", ["slope", "operator_ms"])
 def test_a_coefficient_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} is {value}; it must be finite and not negative"):
         Calibration.from_document(DOCUMENT | {name: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_constant_that_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match=f"^fixed_ms is {value}; it must be finite"):
+        Calibration.from_document(DOCUMENT | {"fixed_ms": value})
 
 
 @pytest.mark.parametrize("name", DOCUMENT)

@@ -1,11 +1,12 @@
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import TypeVar
+from unittest.mock import patch
 
 import pytest
 
 from fasterseg_core.latency_table import LatencyRow, RowState
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
-from services.profiler.runners import MeasurementError
+from services.profiler.runners import MeasurementError, Workload
 from tests.profiler.fake_runner import FakeRunner, a_workload, builders
 
 Result = TypeVar("Result")
@@ -20,20 +21,50 @@ def drain(measuring: Generator[MeasurementProgress, None, Result]) -> tuple[list
             return reports, end.value
 
 
-def rows_of(runner: FakeRunner, *names: str, **protocol) -> dict[str, LatencyRow]:
-    return drain(measure(builders(*names), a_workload("canary"), runner, Protocol(**protocol)))[1]
+class TimedRunner(FakeRunner):
+    """The clock of the protocol: reading the canary takes a twentieth of a second, everything else `seconds`."""
+
+    def __init__(self, times: Mapping[str, Sequence[float]] | None = None, seconds: float = 1.5) -> None:
+        super().__init__(times)
+        self.now, self.seconds = 0.0, seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        self.now += 0.05 if self._name(workload) == "canary" else self.seconds
+        return super().benchmark(workload, samples)
 
 
-def test_passes_are_interleaved_with_the_canary_between_them() -> None:
-    runner = FakeRunner()
+def measured(runner: TimedRunner, *names: str, reference_ms: float | None = None, **protocol):
+    measuring = measure(builders(*names), a_workload("canary"), runner, Protocol(**protocol), reference_ms=reference_ms)
+    with patch("services.profiler.protocol.time", runner):
+        return drain(measuring)
+
+
+def rows_of(runner: TimedRunner, *names: str, **protocol) -> dict[str, LatencyRow]:
+    return measured(runner, *names, **protocol)[1]
+
+
+def test_passes_are_interleaved_and_the_canary_is_read_around_each_workload() -> None:
+    runner = TimedRunner()
 
     rows_of(runner, "a", "b", passes=2)
 
-    assert runner.benchmarked == ["canary"] * 3 + ["a", "b", "canary"] * 2
+    assert runner.benchmarked == ["canary"] * 4 + ["a", "canary", "b", "canary"] * 2
+
+
+def test_reading_the_canary_takes_a_twentieth_of_the_time() -> None:
+    runner = TimedRunner(seconds=0.2)
+
+    rows_of(runner, *(f"a{i}" for i in range(50)), passes=2, batch_size=50)
+
+    seconds = 0.05 * (runner.benchmarked.count("canary") - 4)
+    assert 0.8 <= seconds <= 1.0  # beside 20 of the workloads
 
 
 def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
-    runner = FakeRunner({"a": [2.0, 9.0, 1.0]})
+    runner = TimedRunner({"a": [2.0, 9.0, 1.0]})
 
     row = rows_of(runner, "a", passes=3, samples=4, max_spread=10)["a"]
 
@@ -41,26 +72,56 @@ def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
     assert row.state is RowState.MEASURED
 
 
-def test_a_pass_beside_a_slow_canary_is_repeated() -> None:
-    runner = FakeRunner({"a": [5.0, 1.0], "canary": [1.0, 1.0, 1.0, 1.5, 1.0]})  # slow after the first pass
+def test_a_time_is_corrected_by_how_slow_the_canary_was_around_it() -> None:
+    runner = TimedRunner({"a": [12.0], "canary": [1.0] * 4 + [1.1]})
+
+    row = rows_of(runner, "a", passes=8, samples=1)["a"]
+
+    assert row.milliseconds == row.upper_quartile == pytest.approx(12.0 / 1.1)  # but for the first pass
+
+
+def test_one_reading_of_the_canary_that_is_off_corrects_nothing() -> None:
+    runner = TimedRunner({"a": [12.0], "canary": [*[1.0] * 6, 1.1, 1.0]})
+
+    row = rows_of(runner, "a", passes=8)["a"]
+
+    assert (row.milliseconds, row.upper_quartile) == (12.0, 12.0)
+
+
+def test_times_are_those_at_a_reference_that_is_given() -> None:
+    runner = TimedRunner({"a": [12.0], "canary": [2.2]})
+
+    assert rows_of(runner, "a", reference_ms=2.0)["a"].milliseconds == pytest.approx(12.0 / 1.1)
+
+
+def test_a_time_beside_a_slow_canary_is_taken_again() -> None:
+    runner = TimedRunner({"a": [5.0, 5.0, 1.0], "canary": [*[1.0] * 4, 1.5, 1.0]})  # slow after the first pass
 
     row = rows_of(runner, "a", passes=2)["a"]
 
     assert row.milliseconds == 1.0
-    assert runner.benchmarked.count("a") == 4  # the second pass began beside the slow canary
+    assert runner.benchmarked.count("a") == 4  # the second began beside the slow canary
+
+
+def test_only_what_was_measured_beside_a_slow_canary_is_measured_again() -> None:
+    runner = TimedRunner({"canary": [*[1.0] * 5, 1.5, 1.0]})  # slow after b
+
+    rows_of(runner, "a", "b", "c", passes=1)
+
+    assert [runner.benchmarked.count(name) for name in "abc"] == [1, 2, 2]
 
 
 def test_a_machine_that_stays_slow_is_quarantined() -> None:
-    runner = FakeRunner({"canary": [1.0, 1.0, 1.0, 3.0]})
+    runner = TimedRunner({"canary": [1.0] * 4 + [3.0]})
 
     row = rows_of(runner, "a", passes=2)["a"]
 
     assert row.state is RowState.QUARANTINED
-    assert row.reason == "the canary took 200% longer than at its best"
+    assert row.reason == "the canary took 200% longer than its reference"
 
 
 def test_a_scattering_workload_is_measured_again() -> None:
-    runner = FakeRunner({"a": [1.0, 2.0, 3.0, 1.0, 1.0, 1.0]})
+    runner = TimedRunner({"a": [1.0, 2.0, 3.0, 1.0, 1.0, 1.0]})
 
     row = rows_of(runner, "a", passes=3)["a"]
 
@@ -68,7 +129,7 @@ def test_a_scattering_workload_is_measured_again() -> None:
 
 
 def test_a_workload_that_always_scatters_is_quarantined() -> None:
-    runner = FakeRunner({"a": [1.0, 2.0, 3.0] * 3})
+    runner = TimedRunner({"a": [1.0, 2.0, 3.0] * 3})
 
     row = rows_of(runner, "a", passes=3, attempts=3)["a"]
 
@@ -77,13 +138,13 @@ def test_a_workload_that_always_scatters_is_quarantined() -> None:
 
 
 def test_a_scatter_below_the_clocks_is_accepted() -> None:
-    runner = FakeRunner({"a": [0.001, 0.002, 0.003]})
+    runner = TimedRunner({"a": [0.001, 0.002, 0.003]})
 
     assert rows_of(runner, "a", passes=3)["a"].state is RowState.MEASURED
 
 
 def test_a_wrong_output_is_quarantined_and_never_timed() -> None:
-    runner = FakeRunner()
+    runner = TimedRunner()
     runner.wrong = {"a"}
 
     rows = rows_of(runner, "a", "b")
@@ -94,7 +155,7 @@ def test_a_wrong_output_is_quarantined_and_never_timed() -> None:
 
 
 def test_a_failing_workload_is_quarantined_with_the_engines_reason() -> None:
-    runner = FakeRunner()
+    runner = TimedRunner()
     runner.failing = {"b"}
 
     rows = rows_of(runner, "a", "b", "c")
@@ -104,7 +165,7 @@ def test_a_failing_workload_is_quarantined_with_the_engines_reason() -> None:
 
 
 def test_a_canary_that_fails_ends_the_measurement() -> None:
-    runner = FakeRunner()
+    runner = TimedRunner()
     runner.failing = {"canary"}
 
     with pytest.raises(MeasurementError, match="canary failed"):
@@ -112,18 +173,18 @@ def test_a_canary_that_fails_ends_the_measurement() -> None:
 
 
 def test_a_batch_is_finished_before_the_next_begins() -> None:
-    runner = FakeRunner()
+    runner = TimedRunner()
 
-    rows = rows_of(runner, "a", "b", "c", passes=1, batch_size=2)
+    rows = rows_of(runner, "a", "b", "c", passes=2, batch_size=2)
 
-    assert runner.benchmarked == ["canary", "canary", "a", "b", "canary", "canary", "c", "canary"]
+    assert [name for name in runner.benchmarked if name != "canary"] == ["a", "b", "a", "b", "c", "c"]
     assert list(rows) == ["a", "b", "c"]
 
 
 def test_progress_counts_up_to_the_total_though_passes_repeat() -> None:
-    runner = FakeRunner({"a": [1.0, 2.0, 3.0]})
+    runner = TimedRunner({"a": [1.0, 2.0, 3.0]})
 
-    reports, _ = drain(measure(builders("a", "b"), a_workload("canary"), runner, Protocol(passes=3, batch_size=1)))
+    reports, _ = measured(runner, "a", "b", passes=3, batch_size=1)
 
     done = [report.done for report in reports]
     assert done == sorted(done)
@@ -132,10 +193,10 @@ def test_progress_counts_up_to_the_total_though_passes_repeat() -> None:
     assert {report.key for report in reports} == {"a", "b"}
 
 
-def test_the_drift_of_passes_that_were_used_is_reported() -> None:
-    runner = FakeRunner({"canary": [1.0, 1.0, 1.0, 1.5]})
+def test_the_drift_beside_times_that_were_used_is_reported() -> None:
+    runner = TimedRunner({"canary": [1.0] * 4 + [1.5]})
 
-    reports, _ = drain(measure(builders("a", "b"), a_workload("canary"), runner, Protocol(passes=2, batch_size=1)))
+    reports, _ = measured(runner, "a", "b", passes=2, batch_size=1)
 
     assert reports[-1].max_drift == pytest.approx(0.5)
 

@@ -34,7 +34,7 @@ def test_a_table_says_how_it_was_measured(table: LatencyTable) -> None:
     fingerprint = table.fingerprint
 
     assert (fingerprint.engine, fingerprint.device, fingerprint.threads) == (Engine.ONNXRUNTIME, "fake", 1)
-    assert fingerprint.protocol == "written down, lower quartile of 2 passes of 2 samples"
+    assert fingerprint.protocol == "written down at the canary's speed, lower quartile of 2 passes of 2 samples"
     assert (fingerprint.resolution, fingerprint.num_classes) == (CONFIG.resolution, 11)
 
 
@@ -55,14 +55,34 @@ def test_an_operator_outside_the_space_is_missing_by_name(table: LatencyTable) -
         estimate(TABLE_7, table)
 
 
+def test_parts_are_disjoint_have_one_fingerprint_and_make_the_table(table: LatencyTable) -> None:
+    configs = [replace(CONFIG, part=part, parts=3, random_networks=0) for part in (1, 2, 3)]
+    parts = [drain(build_table(config, MacsRunner()))[1] for config in configs]
+
+    assert {part.fingerprint for part in parts} == {table.fingerprint}
+    assert sum(len(part.rows) for part in parts) == len(table.rows)
+    assert {spec: row for part in parts for spec, row in part.rows.items()} == table.rows
+
+
 def test_known_rows_are_taken_over_and_only_the_others_measured(table: LatencyTable) -> None:
-    known = {spec: replace(table.rows[spec], milliseconds=9.0) for spec in SPECS[:30]}
+    others = [spec for spec in SPECS if spec != canary_spec(SPECS)]
+    known = {spec: replace(table.rows[spec], milliseconds=9.0) for spec in others[:30]}
 
     reports, built = drain(build_table(CONFIG, MacsRunner(), known))
 
-    assert {report.key for report in reports} == {spec.key for spec in SPECS[30:]}
+    assert {report.key for report in reports} == {spec.key for spec in SPECS if spec not in known}
     assert built.rows == {**table.rows, **known}
     assert built.fingerprint == table.fingerprint
+
+
+def test_rows_that_are_added_are_at_the_speed_of_the_known_canary(table: LatencyTable) -> None:
+    canary = canary_spec(SPECS)
+    slower = replace(table.rows[canary], milliseconds=1.1 * table.rows[canary].milliseconds)
+
+    _, built = drain(build_table(CONFIG, MacsRunner(), {canary: slower}))
+
+    for spec in SPECS:
+        assert built.rows[spec].milliseconds == pytest.approx(1.1 * table.rows[spec].milliseconds)
 
 
 def test_known_rows_count_as_done(table: LatencyTable) -> None:

@@ -17,6 +17,7 @@ from services.profiler.table_builder import fingerprint
 from services.workers.export import Prediction, run
 from services.workers.outputs import json_object
 from tests.builders import a_latency_row, a_resolution, an_architecture
+from tests.profiler.fake_runner import FakeRunner
 from tests.workers.fakes import FakeAttempt, a_job
 
 NETWORK, TABLE = "a" * 64, "b" * 64
@@ -76,6 +77,17 @@ def test_the_same_network_gives_the_same_onnx() -> None:
         exported(attempt)
 
     assert attempts[0].uploaded == attempts[1].uploaded
+
+
+def test_what_the_engine_built_is_kept_beside_the_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.workers.measuring.open_runner", lambda *_: FakeRunner())
+    attempt = an_attempt()
+
+    exported(attempt)
+
+    assert attempt.success is not None
+    assert [artifact.name for artifact in attempt.success.artifacts] == ["network.onnx", "network.plan"]
+    assert b"DeployedNetwork" in attempt.uploaded.values()
 
 
 def test_a_calibrated_table_predicts_the_corrected_sum() -> None:

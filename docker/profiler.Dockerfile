@@ -20,7 +20,8 @@ RUN ldconfig && pip install --no-cache-dir --constraint constraints.txt --find-l
 
 USER fasterseg
 WORKDIR /home/fasterseg
-ENV PYTHONUNBUFFERED=1 RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_DEDUP_LOGS=0 \
+ENV PYTHONUNBUFFERED=1 GLIBC_TUNABLES=glibc.malloc.tcache_count=0 GOMP_SPINCOUNT=1000 \
+    RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_DEDUP_LOGS=0 \
     RAY_DISABLE_WORKER_LOG_PREFIX=1 RAY_gcs_rpc_server_reconnect_timeout_s=5 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=10s --timeout=15s --start-period=60s \

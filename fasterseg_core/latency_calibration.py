@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import correlation
 from typing import TypedDict
 
-from fasterseg_core.latency_table import LatencyRow, LatencyTable
+from fasterseg_core.latency_table import LatencyRow, LatencyTable, RowState
 from fasterseg_core.operator_specs import OperatorSpec, Structure
 
 
@@ -61,6 +61,8 @@ class Calibration:
         """The table whose plain sums are the corrected latencies, for a search; `fixed_ms` goes to the stem."""
 
         def correct(spec: OperatorSpec, row: LatencyRow) -> LatencyRow:
+            if row.state is RowState.QUARANTINED:
+                return row
             added = self.operator_ms * (not spec.is_identity) + self.fixed_ms * (spec.operator is Structure.STEM)
             return replace(
                 row,

@@ -12,7 +12,8 @@ def superkernel(weight: Tensor, c_out: int, c_in: int) -> Tensor:
     """The first channels of a kernel on both sides: (C_out, C_in, k, k) -> (c_out, c_in, k, k).
 
     On a CPU the slice of a kernel that learns is a leaf of the graph, whose gradient goes straight into those channels
-    of the kernel's own: autograd would fill two tensors of the kernel's size with zeros around each slice.
+    of the kernel's own: autograd would fill two tensors of the kernel's size with zeros around each slice. So
+    `backward` finds the gradient there, and `torch.autograd.grad` of the whole kernel does not.
     """
     if (c_out, c_in) == tuple(weight.shape[:2]):
         return weight  # an export then sees a constant and folds the batch norm into it

@@ -157,7 +157,9 @@ def merge(
             merged = merged_table(parts)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-        typer.echo(client.add_latency_table(merged.model_dump(mode="json")).id)
+        added = client.add_latency_table(merged.model_dump(mode="json"))
+    say(f"{len(merged.rows)} rows, {sum(not row.is_measured for row in merged.rows.values())} of them quarantined")
+    typer.echo(added.id)
 
 
 @lut_app.command()
@@ -184,11 +186,12 @@ def show_sensitivities(context: typer.Context) -> None:
 
 
 def _part(text: str) -> JsonObject:
-    """I/N as a spec has it; networks are measured with the whole table."""
+    """I/N as a spec has it; networks are measured once the table is whole."""
     numbers = re.fullmatch(r"(\d+)/(\d+)", text)
     if numbers is None:
         raise typer.BadParameter(f"{text!r} is not a part such as 1/3", param_hint="--part")
-    return {"part": int(numbers[1]), "parts": int(numbers[2]), "random_networks": 0}
+    part, parts = int(numbers[1]), int(numbers[2])
+    return {"part": part, "parts": parts, **({"random_networks": 0} if parts > 1 else {})}
 
 
 def _given(**options: JsonValue) -> JsonObject:

@@ -242,7 +242,7 @@ def _planned_table(job: JobRow) -> _Table:
         precision=spec.precision,
         resolution=spec.resolution,
         num_classes=num_classes,
-        entries=frozenset(space_specs(spec.space, spec.resolution, num_classes)[spec.part - 1 :: spec.parts]),
+        entries=frozenset(space_specs(spec.space, spec.resolution, num_classes) if spec.parts == 1 else ()),
     )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from fasterseg_core.latency_table import LatencyRow, RowState
 from services.profiler.runners import MeasurementError, Runner, Workload, verify
 
-READINGS = 4  # of the canary, before and after a moment
+FIRST_READINGS = 20  # of the canary: an episode of slowness must not become its reference
+READINGS = 4  # before and after a moment
 READING_SAMPLES = 10
 READING_SHARE = 0.05  # of the time, at most
 
@@ -71,32 +72,34 @@ class _Times:
 
     samples: Sequence[float]
     drift: float
-    num_readings: int
+    readings_before: int
 
 
 class _Canary:
-    """A workload whose time tells how fast the machine is at the moment; reading it takes a twentieth of the time.
+    """A workload whose time tells how fast the machine is at the moment, read in at most a twentieth of the time.
 
     One reading is as uncertain as any time; how slow the machine is follows from the median of some around the moment.
     """
 
-    def __init__(self, workload: Workload, runner: Runner, reference_ms: float | None) -> None:
+    def __init__(
+        self, workload: Workload, runner: Runner, reference_ms: float | None, clock: Callable[[], float]
+    ) -> None:
         verify(runner, workload)
-        self._workload, self._runner = workload, runner
+        self._workload, self._runner, self._clock = workload, runner, clock
         self._readings: list[float] = []
-        for _ in range(READINGS):
+        for _ in range(FIRST_READINGS):
             self._read()
-        self._reference_ms = reference_ms or float(np.percentile(self._readings, 25))
+        self._reference_ms = float(np.percentile(self._readings, 25)) if reference_ms is None else reference_ms
 
     def look(self) -> int:
         """Reads it, unless the last reading is recent; how often it has been read."""
-        if time.monotonic() >= self._read_again_at:
+        if self._clock() >= self._read_again_at:
             self._read()
         return len(self._readings)
 
-    def drift(self, first: int, last: int) -> float:
-        """The largest of these readings, counted from 1: 0.5 where it took half as long again as its reference."""
-        return max(self._readings[first - 1 : last]) / self._reference_ms - 1
+    def drift(self, before: int, after: int) -> float:
+        """The larger of two readings, each the last one when it had been read so often; 0.5: half as long again."""
+        return max(self._readings[before - 1], self._readings[after - 1]) / self._reference_ms - 1
 
     def slowdown(self, num_readings: int) -> float:
         """How many times its reference it took around the moment when it had been read so often."""
@@ -104,9 +107,13 @@ class _Canary:
         return median(around) / self._reference_ms
 
     def _read(self) -> None:
-        started = time.monotonic()
-        self._readings.append(median(self._runner.benchmark(self._workload, READING_SAMPLES)))
-        now = time.monotonic()
+        started = self._clock()
+        try:
+            samples = self._runner.benchmark(self._workload, READING_SAMPLES)
+        except MeasurementError as error:
+            raise MeasurementError(f"the canary: {error}") from error
+        self._readings.append(float(np.percentile(samples, 25)))  # as a row, which may be its reference
+        now = self._clock()
         self._read_again_at = now + (now - started) / READING_SHARE
 
 
@@ -153,6 +160,7 @@ def measure(
     protocol: Protocol,
     known: Mapping[str, LatencyRow] | None = None,
     reference_ms: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[MeasurementProgress, None, dict[str, LatencyRow]]:
     """Yields after every measurement and every batch, and returns the row of every key.
 
@@ -167,7 +175,7 @@ def measure(
     tally = _Tally(len(rows), len(workloads), protocol.passes)
     watcher: _Canary | None = None  # a table that is complete needs none
     while batch := {key: build() for key, build in islice(remaining, protocol.batch_size)}:
-        watcher = watcher or _Canary(canary, runner, reference_ms)
+        watcher = watcher or _Canary(canary, runner, reference_ms, clock)
         finished = yield from _measure_batch(batch, watcher, runner, protocol, tally)
         rows |= finished
         yield tally.finish(finished)
@@ -218,10 +226,10 @@ def _passes(
                     verify(runner, workload)
                 before = watcher.look()
                 samples = runner.benchmark(workload, protocol.samples)
+                drift = watcher.drift(before, watcher.look())
             except MeasurementError as error:
                 failures[key] = str(error)
             else:
-                drift = watcher.drift(before, watcher.look())
                 taken[key].append(_Times(samples, drift, before))
             yield key
 
@@ -234,7 +242,7 @@ def _refused(reason: str) -> LatencyRow:
 
 def _row(passes: Sequence[_Times], watcher: _Canary, protocol: Protocol) -> LatencyRow:
     """Of passes in the order of their drift."""
-    samples = [sample / watcher.slowdown(times.num_readings) for times in passes for sample in times.samples]
+    samples = [sample / watcher.slowdown(times.readings_before) for times in passes for sample in times.samples]
     lower, upper = (float(value) for value in np.percentile(samples, (25, 75)))
     reason = ""
     if passes[-1].drift > protocol.max_drift:

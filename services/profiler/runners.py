@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +61,7 @@ class Workload:
     def random_inputs(self, seed: int = 0) -> list[Array]:
         """Inputs from a normal distribution. Never zeros: engines and processors are faster on them."""
         sizes = [math.prod(shape) for shape in self.input_shapes]
-        noise = _noise(seed, 1 << (sum(sizes) - 1).bit_length())
+        noise = _noise(seed, sum(sizes))
         ends = accumulate(sizes)
         return [
             noise[end - size : end].reshape(shape)
@@ -124,10 +124,14 @@ def verify(runner: Runner, workload: Workload) -> float:
     return difference
 
 
-@lru_cache(maxsize=16)
+_drawn: dict[int, Array] = {}  # by seed: the longest so far
+
+
 def _noise(seed: int, count: int) -> Array:
     """Numbers from a normal distribution, drawn once for the thousands of inputs of a table; nobody writes to them."""
-    return np.random.default_rng(seed).standard_normal(count, dtype=np.float32)
+    if seed not in _drawn or _drawn[seed].size < count:
+        _drawn[seed] = np.random.default_rng(seed).standard_normal(count, dtype=np.float32)
+    return _drawn[seed]
 
 
 def cpu_name() -> str:

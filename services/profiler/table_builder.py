@@ -17,8 +17,8 @@ def build_table(
 ) -> Generator[MeasurementProgress, None, LatencyTable]:
     """Yields after every measurement and returns the table; operators that could not be measured are quarantined in it.
 
-    The canary is one of the operators, and measured first: its row is the reference of all other rows, also of those
-    that a later attempt, or the networks, add. A part of a table has the whole one's canary.
+    The canary is one of the operators, and measured first: all rows that follow, also those of a later attempt, and
+    the networks, are at the speed at which it takes what its row says. A part of a table has that row, too.
 
     Known rows, which must be of this fingerprint, are taken over and count as done.
 
@@ -27,7 +27,8 @@ def build_table(
     """
     specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
     canary = canary_spec(specs)
-    asked = sorted(specs[config.part - 1 :: config.parts], key=lambda spec: spec != canary)  # the others in their order
+    by_size = sorted(specs, key=lambda spec: (spec.macs, spec.key))  # so that parts are alike
+    asked = dict.fromkeys((canary, *by_size[config.part - 1 :: config.parts]))
     rows = yield from measure(
         {spec.key: partial(operator_workload, spec) for spec in asked},
         operator_workload(canary),

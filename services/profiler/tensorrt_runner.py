@@ -87,7 +87,8 @@ def build_engine(trt: ModuleType, model: bytes, timing_cache: bytes = b"") -> tu
     config.clear_flag(trt.BuilderFlag.TF32)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the report of layers
-    if not config.set_timing_cache(config.create_timing_cache(timing_cache), False):
+    cache = config.create_timing_cache(timing_cache)
+    if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -229,7 +230,7 @@ class TensorRtRunner:
         return milliseconds
 
     def built(self, workload: Workload) -> dict[str, bytes]:
-        """The plan that was measured, the timing cache that it was built with, the report of its layers."""
+        """The plan that was measured, the timing cache of this kind of device, the report of the plan's layers."""
         program = self._compile(workload)
         return {
             "network.plan": program.plan,

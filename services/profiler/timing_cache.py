@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from services.profiler.runners import RunnerIdentity
 
@@ -22,9 +23,9 @@ def write_timing_cache(folder: Path, identity: RunnerIdentity, cache: bytes) -> 
     """Replaces it whole, so that a process that reads at the same time finds the old one or the new one."""
     path = _path(folder, identity)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_bytes(cache)
-    unfinished.replace(path)
+    with NamedTemporaryFile(dir=path.parent, delete=False) as unfinished:
+        unfinished.write(cache)
+    Path(unfinished.name).replace(path)
 
 
 def _path(folder: Path, identity: RunnerIdentity) -> Path:

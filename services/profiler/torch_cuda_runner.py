@@ -67,7 +67,7 @@ class TorchCudaRunner:
         return milliseconds
 
     def built(self, workload: Workload) -> dict[str, bytes]:
-        """Nothing: a session starts from the ONNX."""
+        """Nothing: a program starts from the ONNX."""
         return {}
 
     def _compile(self, workload: Workload) -> _Program:

@@ -11,7 +11,7 @@ from fasterseg_core.config import ExportConfig, NetworkOutput
 from fasterseg_core.deployment import DeployedNetwork
 from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, LatencyTable, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
-from fasterseg_core.operator_specs import OperatorSpec, architecture_specs
+from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.protocol import Protocol, measure
@@ -24,6 +24,7 @@ from services.workers.outputs import json_object, store
 from services.workers.tables import read_calibration, read_table
 
 UNCALIBRATED_TOLERANCE = 0.1  # of sums that no network measured whole has corrected
+SAME_SPEED = 0.15  # a machine of the table's fingerprint that is off by more is another, or busy: nothing is judged
 
 
 class Verdict(StrEnum):
@@ -32,6 +33,7 @@ class Verdict(StrEnum):
     AS_PREDICTED = "as predicted"
     SLOWER = "slower than predicted"
     FASTER = "faster than predicted"
+    OTHER_MACHINE = "the machine is not as fast as when the table was measured"
 
 
 def run(job: Job, attempt: AttemptClient) -> None:
@@ -45,12 +47,15 @@ def run(job: Job, attempt: AttemptClient) -> None:
     with runner_alone(config, job, attempt) as runner:
         table = _table(job, runner, attempt)
         prediction = _prediction(job, table, config.output, network, attempt)
-        row = _measured(workload, specs, table, runner, config, attempt)
+        canary = canary_spec(specs if table is None else list(table.rows))
+        row, canary_ms = _measured(workload, operator_workload(canary), runner, config, attempt)
         host_ms = _host_ms(workload, runner, config.samples)
         difference = _difference(workload, runner, config.output)
         files = {"network.onnx": workload.onnx} | runner.built(workload)
+    then_ms = None if table is None else reference_ms(canary, table.rows)
+    slowdown = 1.0 if then_ms is None else canary_ms / then_ms
     result = {
-        **({} if prediction is None else prediction.judged(row.milliseconds, config.output)),
+        **({} if prediction is None else prediction.judged(row.milliseconds, slowdown, config.output)),
         "output": config.output,
         "measured_ms": row.milliseconds,
         "measured_quartiles_ms": [row.lower_quartile, row.upper_quartile],
@@ -76,14 +81,21 @@ class Prediction:
     predicted_ms: float  # the corrected sum, where the table has a calibration
     tolerance: float
 
-    def judged(self, measured_ms: float, output: NetworkOutput) -> dict[str, object]:
-        """The prediction beside the measurement, with a verdict for people and for CI, though none on labels."""
+    def judged(self, measured_ms: float, slowdown: float, output: NetworkOutput) -> dict[str, object]:
+        """The prediction beside the measurement, with a verdict for people and for CI, though none on labels.
+
+        A prediction is at the speed at which the table was measured; `slowdown` says how many times as long the
+        machine takes now.
+        """
         if output is NetworkOutput.LABELS:
-            return asdict(self)
-        difference = measured_ms / self.predicted_ms - 1
-        within = abs(difference) <= self.tolerance
-        verdict = Verdict.AS_PREDICTED if within else Verdict.SLOWER if difference > 0 else Verdict.FASTER
-        return asdict(self) | {"difference": difference, "verdict": verdict}
+            return asdict(self) | {"slowdown": slowdown}
+        difference = measured_ms / slowdown / self.predicted_ms - 1
+        verdict = Verdict.SLOWER if difference > 0 else Verdict.FASTER
+        if abs(difference) <= self.tolerance:
+            verdict = Verdict.AS_PREDICTED
+        if abs(slowdown - 1) > SAME_SPEED:
+            verdict = Verdict.OTHER_MACHINE
+        return asdict(self) | {"slowdown": slowdown, "difference": difference, "verdict": verdict}
 
 
 def _table(job: Job, runner: Runner, attempt: AttemptClient) -> LatencyTable | None:
@@ -129,34 +141,24 @@ def _prediction(
 
 
 def _measured(
-    workload: Workload,
-    specs: list[OperatorSpec],
-    table: LatencyTable | None,
-    runner: Runner,
-    config: ExportConfig,
-    attempt: AttemptClient,
-) -> LatencyRow:
-    """The network's latency by the protocol of tables, at the speed at which the table was measured, if one was given.
-
-    Without a table the canary is one of the network's own operators.
+    workload: Workload, canary: Workload, runner: Runner, config: ExportConfig, attempt: AttemptClient
+) -> tuple[LatencyRow, float]:
+    """The network's latency by the protocol of tables, at the machine's speed of now, and the canary's milliseconds.
 
     Raises:
         MeasurementError: the machine was too restless, or the engine's output is not torch's.
     """
-    canary = canary_spec(specs if table is None else list(table.rows))
-    reference = None if table is None else reference_ms(canary, table.rows)
     measuring = measure(
-        {"network": lambda: workload},
-        operator_workload(canary),
+        {"network": lambda: workload, "canary": lambda: canary},
+        canary,
         runner,
         Protocol(passes=config.passes, samples=config.samples),
-        reference_ms=reference,
     )
     rows = follow_measurement(measuring, "measure", 0.0, 1.0, attempt)
-    row = rows["network"]
-    if row.state is RowState.QUARANTINED:
-        raise MeasurementError(row.reason)
-    return row
+    for row in rows.values():
+        if row.state is RowState.QUARANTINED:
+            raise MeasurementError(row.reason)
+    return rows["network"], rows["canary"].milliseconds
 
 
 def _difference(workload: Workload, runner: Runner, output: NetworkOutput) -> dict[str, float]:

@@ -78,7 +78,7 @@ def disturbed(kind: CheckpointKind, path: Path, kill_at: Place | None) -> list[P
     else:
         process.kill()
     process.join()
-    assert process.exitcode == 0 or (kill_at and process.exitcode == -9)  # killed late, it is at its end already
+    assert process.exitcode == (0 if kill_at is None else -9)
     here.close()
     process.close()
     return places
@@ -95,7 +95,7 @@ def undisturbed(request, tmp_path_factory):
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(undisturbed, tmp_path, seed):
     kind, places, expected = undisturbed
     path = tmp_path / "state"
-    chosen = random.Random(seed).sample(places, 4)
+    chosen = random.Random(seed).sample(places[:-2], 4)  # at the last ones it may end before it is killed
     if kind is CheckpointKind.SEARCH:
         chosen += [
             Place("pretrain", 1, 1, kept=True),  # within pretraining

@@ -70,7 +70,11 @@ class FakeRunner:
 class MacsRunner(FakeRunner):
     """A device on which an element of an operator's output takes a nanosecond for each of its parameters, plus one."""
 
+    def __init__(self, slowdown: float = 1.0) -> None:
+        super().__init__()
+        self._slowdown = slowdown
+
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         parameters = sum(p.numel() for p in workload.module.parameters())
         output = workload.reference([torch.zeros(shape).numpy() for shape in workload.input_shapes])
-        return [1e-6 * (parameters + 1) * output.size] * samples
+        return [1e-6 * (parameters + 1) * output.size * self._slowdown] * samples

@@ -1,3 +1,5 @@
+import pytest
+
 from fasterseg_core.architecture import TABLE_7
 from fasterseg_core.latency_table import estimate
 from services.profiler.measured_networks import measure_networks
@@ -22,6 +24,17 @@ def test_networks_stand_beside_their_estimates() -> None:
         assert network.num_executed == estimate(architecture, table).num_executed
         assert min(network.measured_ms, network.macs) > 0
     assert measured.left_out == {}
+
+
+def test_networks_are_at_the_speed_at_which_the_table_was_measured() -> None:
+    _, table = drain(build_table(CONFIG, MacsRunner()))
+    architectures = random_architectures(SPACE, 3)
+
+    _, then = drain(measure_networks(architectures, table, MacsRunner(), Protocol(passes=1, samples=1)))
+    _, now = drain(measure_networks(architectures, table, MacsRunner(slowdown=1.1), Protocol(passes=1, samples=1)))
+
+    for before, after in zip(then.networks, now.networks, strict=True):
+        assert after.measured_ms == pytest.approx(before.measured_ms)
 
 
 def test_a_network_that_the_table_cannot_predict_is_left_out_by_name() -> None:

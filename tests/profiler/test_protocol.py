@@ -1,11 +1,10 @@
 from collections.abc import Generator, Mapping, Sequence
 from typing import TypeVar
-from unittest.mock import patch
 
 import pytest
 
 from fasterseg_core.latency_table import LatencyRow, RowState
-from services.profiler.protocol import MeasurementProgress, Protocol, measure
+from services.profiler.protocol import FIRST_READINGS, MeasurementProgress, Protocol, measure
 from services.profiler.runners import MeasurementError, Workload
 from tests.profiler.fake_runner import FakeRunner, a_workload, builders
 
@@ -27,31 +26,43 @@ class TimedRunner(FakeRunner):
     def __init__(self, times: Mapping[str, Sequence[float]] | None = None, seconds: float = 1.5) -> None:
         super().__init__(times)
         self.now, self.seconds = 0.0, seconds
+        self.last_readings = 10**6  # of the canary, after which it fails
 
     def monotonic(self) -> float:
         return self.now
 
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         self.now += 0.05 if self._name(workload) == "canary" else self.seconds
+        if self.benchmarked.count("canary") == self.last_readings:
+            self.failing.add("canary")
         return super().benchmark(workload, samples)
 
 
+class ScatteringRunner(TimedRunner):
+    """The canary takes 1 ms, but a third of the time half as long again."""
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        times = super().benchmark(workload, samples)
+        return [1.0, 1.5, 1.0] * samples if self._name(workload) == "canary" else times
+
+
 def measured(runner: TimedRunner, *names: str, reference_ms: float | None = None, **protocol):
-    measuring = measure(builders(*names), a_workload("canary"), runner, Protocol(**protocol), reference_ms=reference_ms)
-    with patch("services.profiler.protocol.time", runner):
-        return drain(measuring)
+    canary, clock = a_workload("canary"), runner.monotonic
+    return drain(
+        measure(builders(*names), canary, runner, Protocol(**protocol), reference_ms=reference_ms, clock=clock)
+    )
 
 
 def rows_of(runner: TimedRunner, *names: str, **protocol) -> dict[str, LatencyRow]:
     return measured(runner, *names, **protocol)[1]
 
 
-def test_passes_are_interleaved_and_the_canary_is_read_around_each_workload() -> None:
+def test_passes_are_interleaved_and_the_canary_is_read_around_long_workloads() -> None:
     runner = TimedRunner()
 
     rows_of(runner, "a", "b", passes=2)
 
-    assert runner.benchmarked == ["canary"] * 4 + ["a", "canary", "b", "canary"] * 2
+    assert runner.benchmarked == ["canary"] * FIRST_READINGS + ["a", "canary", "b", "canary"] * 2
 
 
 def test_reading_the_canary_takes_a_twentieth_of_the_time() -> None:
@@ -59,7 +70,7 @@ def test_reading_the_canary_takes_a_twentieth_of_the_time() -> None:
 
     rows_of(runner, *(f"a{i}" for i in range(50)), passes=2, batch_size=50)
 
-    seconds = 0.05 * (runner.benchmarked.count("canary") - 4)
+    seconds = 0.05 * (runner.benchmarked.count("canary") - FIRST_READINGS)
     assert 0.8 <= seconds <= 1.0  # beside 20 of the workloads
 
 
@@ -73,7 +84,7 @@ def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
 
 
 def test_a_time_is_corrected_by_how_slow_the_canary_was_around_it() -> None:
-    runner = TimedRunner({"a": [12.0], "canary": [1.0] * 4 + [1.1]})
+    runner = TimedRunner({"a": [12.0], "canary": [1.0] * FIRST_READINGS + [1.1]})
 
     row = rows_of(runner, "a", passes=8, samples=1)["a"]
 
@@ -81,11 +92,20 @@ def test_a_time_is_corrected_by_how_slow_the_canary_was_around_it() -> None:
 
 
 def test_one_reading_of_the_canary_that_is_off_corrects_nothing() -> None:
-    runner = TimedRunner({"a": [12.0], "canary": [*[1.0] * 6, 1.1, 1.0]})
+    runner = TimedRunner({"a": [12.0], "canary": [*[1.0] * (FIRST_READINGS + 2), 1.1, 1.0]})
 
     row = rows_of(runner, "a", passes=8)["a"]
 
     assert (row.milliseconds, row.upper_quartile) == (12.0, 12.0)
+
+
+def test_the_canary_is_read_as_a_row_is() -> None:
+    """Its own row is its time on an undisturbed machine, however its samples scatter."""
+    runner = ScatteringRunner({"a": [12.0]})
+
+    row = rows_of(runner, "a", passes=8, reference_ms=1.0)["a"]
+
+    assert row.milliseconds == pytest.approx(12.0)
 
 
 def test_times_are_those_at_a_reference_that_is_given() -> None:
@@ -95,7 +115,9 @@ def test_times_are_those_at_a_reference_that_is_given() -> None:
 
 
 def test_a_time_beside_a_slow_canary_is_taken_again() -> None:
-    runner = TimedRunner({"a": [5.0, 5.0, 1.0], "canary": [*[1.0] * 4, 1.5, 1.0]})  # slow after the first pass
+    runner = TimedRunner(
+        {"a": [5.0, 5.0, 1.0], "canary": [*[1.0] * FIRST_READINGS, 1.5, 1.0]}
+    )  # slow after the first pass
 
     row = rows_of(runner, "a", passes=2)["a"]
 
@@ -104,7 +126,7 @@ def test_a_time_beside_a_slow_canary_is_taken_again() -> None:
 
 
 def test_only_what_was_measured_beside_a_slow_canary_is_measured_again() -> None:
-    runner = TimedRunner({"canary": [*[1.0] * 5, 1.5, 1.0]})  # slow after b
+    runner = TimedRunner({"canary": [*[1.0] * (FIRST_READINGS + 1), 1.5, 1.0]})  # slow after b
 
     rows_of(runner, "a", "b", "c", passes=1)
 
@@ -112,7 +134,7 @@ def test_only_what_was_measured_beside_a_slow_canary_is_measured_again() -> None
 
 
 def test_a_machine_that_stays_slow_is_quarantined() -> None:
-    runner = TimedRunner({"canary": [1.0] * 4 + [3.0]})
+    runner = TimedRunner({"canary": [1.0] * FIRST_READINGS + [3.0]})
 
     row = rows_of(runner, "a", passes=2)["a"]
 
@@ -172,6 +194,15 @@ def test_a_canary_that_fails_ends_the_measurement() -> None:
         rows_of(runner, "a")
 
 
+def test_a_canary_that_fails_meanwhile_quarantines_what_it_stands_beside() -> None:
+    runner = TimedRunner()
+    runner.last_readings = FIRST_READINGS + 1
+
+    rows = rows_of(runner, "a", "b", passes=1, attempts=1)
+
+    assert (rows["a"].state, rows["b"].reason) == (RowState.MEASURED, "the canary: canary failed")
+
+
 def test_a_batch_is_finished_before_the_next_begins() -> None:
     runner = TimedRunner()
 
@@ -194,7 +225,7 @@ def test_progress_counts_up_to_the_total_though_passes_repeat() -> None:
 
 
 def test_the_drift_beside_times_that_were_used_is_reported() -> None:
-    runner = TimedRunner({"canary": [1.0] * 4 + [1.5]})
+    runner = TimedRunner({"canary": [1.0] * FIRST_READINGS + [1.5]})
 
     reports, _ = measured(runner, "a", "b", passes=2, batch_size=1)
 

@@ -73,6 +73,13 @@ def test_builds_every_operator(key: str, precision: Precision) -> None:
     assert plan
 
 
+def test_builds_with_a_timing_cache_that_is_damaged() -> None:
+    plan, cache = build_engine(trt, operator(SAMPLE[0]), b"no timing cache")
+
+    assert plan
+    assert cache != b"no timing cache"
+
+
 @in_both_precisions
 @pytest.mark.parametrize("key", [key for key in SAMPLE if key.startswith(("zoomed", "upsample"))])
 def test_reads_every_interpolation_as_bilinear_with_aligned_corners(key: str, precision: Precision) -> None:

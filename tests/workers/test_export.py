@@ -99,7 +99,15 @@ def test_a_calibrated_table_predicts_the_corrected_sum() -> None:
 
     assert result["sum_ms"] == latency.milliseconds
     assert result["predicted_ms"] == 2 * latency.milliseconds + 0.5 * latency.num_executed + 1
-    assert result["verdict"] == "faster than predicted"
+
+
+def test_a_machine_that_is_not_as_fast_as_the_tables_is_not_judged_on() -> None:
+    attempt = an_attempt(latency_tables={TABLE: json_object(a_table().to_document())})
+
+    result = exported(attempt, TABLE)
+
+    assert float(str(result["slowdown"])) < 0.5  # a millisecond for everything is slow
+    assert result["verdict"] == "the machine is not as fast as when the table was measured"
 
 
 def test_a_table_without_a_calibration_predicts_the_sum() -> None:
@@ -135,18 +143,22 @@ def test_labels_are_exported_checked_and_not_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured_ms", "verdict"),
+    ("measured_ms", "slowdown", "verdict"),
     [
-        (10.4, "as predicted"),
-        (9.6, "as predicted"),
-        (10.6, "slower than predicted"),
-        (9.4, "faster than predicted"),
+        (10.4, 1.0, "as predicted"),
+        (9.6, 1.0, "as predicted"),
+        (10.6, 1.0, "slower than predicted"),
+        (9.4, 1.0, "faster than predicted"),
+        (11.0, 1.1, "as predicted"),
+        (10.0, 1.1, "faster than predicted"),
+        (20.0, 2.0, "the machine is not as fast as when the table was measured"),
+        (5.0, 0.5, "the machine is not as fast as when the table was measured"),
     ],
 )
-def test_a_verdict_allows_the_error_that_predictions_have(measured_ms: float, verdict: str) -> None:
+def test_a_verdict_allows_the_error_that_predictions_have(measured_ms: float, slowdown: float, verdict: str) -> None:
     prediction = Prediction(sum_ms=8.0, predicted_ms=10.0, tolerance=0.05)
 
-    judged = prediction.judged(measured_ms, NetworkOutput.LOGITS)
+    judged = prediction.judged(measured_ms, slowdown, NetworkOutput.LOGITS)
 
-    assert judged["verdict"] == verdict
-    assert judged["difference"] == pytest.approx(measured_ms / 10 - 1)
+    assert (judged["verdict"], judged["slowdown"]) == (verdict, slowdown)
+    assert judged["difference"] == pytest.approx(measured_ms / slowdown / 10 - 1)

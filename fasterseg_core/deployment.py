@@ -48,7 +48,8 @@ def upsampled_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
         raise ValueError(f"labels of size {size} cannot be made from logits of shape {tuple(logits.shape)}")
     rows, columns = _axis(height, size[0], logits.device), _axis(width, size[1], logits.device)
     coarse = logits.argmax(dim=1).to(torch.uint8)
-    labels = coarse.index_select(1, rows.patch_of_pixel).index_select(2, columns.patch_of_pixel)
+    wide = coarse.index_select(2, columns.patch_of_pixel)  # before the rows, which are then copied whole
+    labels = wide.index_select(1, rows.patch_of_pixel)
     left, right = coarse[:, :, :-1], coarse[:, :, 1:]
     differs = left != right
     mixed = differs[:, :-1] | differs[:, 1:] | (left[:, :-1] != left[:, 1:])

@@ -65,7 +65,7 @@ class Fingerprint:
     driver: str
     threads: int
     precision: str
-    protocol: str  # how time was taken, for example "wall clock at the canary's speed, lower quartile of 5 passes of 5 samples"
+    protocol: str  # how time was taken: the clock, the estimate, passes and samples
     resolution: Resolution
     num_classes: int
     interpolation: str = "bilinear, corners aligned"

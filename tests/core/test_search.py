@@ -133,9 +133,9 @@ def test_a_search_step_updates_every_searched_scalar_and_the_weights():
 def test_pretraining_learns():
     search = a_search(pretrain_optimizer=without_decay(0.2), steps_per_epoch=8)
 
-    losses = [report.loss for report in islice(search.run(), 8)]
+    first, *losses = [report.loss for report in islice(search.run(), 12)]
 
-    assert losses[-1] < 0.95 * losses[0]
+    assert sum(losses[-4:]) / 4 < 0.95 * first
 
 
 def test_each_phase_has_its_own_optimizer_settings():
@@ -182,12 +182,12 @@ def test_an_architecture_update_leaves_the_weights_alone():
 
 def test_an_architecture_update_computes_no_gradient_of_the_weights():
     search = a_search(pretrain_epochs=0)
-    weight, backwards = search.models.supernet.cell(8, 0).keep.candidates[1].convs[0].conv.weight, []
-    weight.register_post_accumulate_grad_hook(backwards.append)
+    conv, learns = search.models.supernet.cell(8, 0).keep.candidates[1].convs[0], []
+    conv.register_forward_pre_hook(lambda module, _: learns.append(module.conv.weight.requires_grad))
 
     next(search.run())
 
-    assert len(backwards) == 1 + 2  # the teacher's pass and the student's two, none of the two on trainB
+    assert learns == [True] * (1 + 2) + [False] * 2  # the teacher's pass and the student's two; the two on trainB
 
 
 def test_a_weight_update_computes_no_gradient_of_the_architecture():

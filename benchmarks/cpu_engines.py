@@ -11,27 +11,24 @@ import json
 import os
 import platform
 import time
-from collections.abc import Generator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
-from typing import TypeVar
 
 import torch
 
+from benchmarks.measuring import result_of
 from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyRow, LatencyTable, RowState
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
-from services.profiler.protocol import MeasurementProgress
 from services.profiler.random_networks import random_architectures
 from services.profiler.runners import Runner, cpu_name
 from services.profiler.table_builder import build_table, protocol_of
 
 ENGINES = (Engine.ONNXRUNTIME, Engine.OPENVINO)
-Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -93,23 +90,14 @@ def _arguments() -> argparse.Namespace:
 def _measure(config: ProfileConfig, runner: Runner, seed: int) -> tuple[LatencyTable, FidelityReport | None, float]:
     """A table, how well it predicts networks (None: too much of it is quarantined), and the table's seconds."""
     started = time.monotonic()
-    table = _result(build_table(config, runner))
+    table = result_of(build_table(config, runner), "operators")
     seconds = time.monotonic() - started
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks, seed)
-    measured = _result(measure_networks(architectures, table, runner, protocol_of(config)))
+    measured = result_of(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
     try:
         return table, report(measured, config.calibration_networks), seconds
     except ValueError:
         return table, None, seconds
-
-
-def _result(measuring: Generator[MeasurementProgress, None, Result]) -> Result:
-    while True:
-        try:
-            next(measuring)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 def _summary(table: LatencyTable, fidelity: FidelityReport | None, seconds: float) -> dict[str, float]:

@@ -10,17 +10,13 @@ line is one JSON object; errors are fractions. The picture, the table and every 
 
 import argparse
 import json
-import os
-import platform
 import time
-from collections.abc import Generator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
+from benchmarks.measuring import result_of, setting_of
 from fasterseg_core.config import Engine, Precision, ProfileConfig
 from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_calibration import PredictionError
@@ -29,13 +25,8 @@ from fasterseg_core.search_space import Resolution
 from services.profiler.engines import open_runner
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
-from services.profiler.protocol import MeasurementProgress
 from services.profiler.random_networks import random_architectures
 from services.profiler.table_builder import build_table, protocol_of
-
-SHOWN_EVERY_SECONDS = 30.0
-
-Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -53,19 +44,16 @@ def main() -> None:
     )
     runner = open_runner(config.engine, config.threads, config.precision)
     started = time.monotonic()
-    table = _result(build_table(config, runner), "operators")
+    table = result_of(build_table(config, runner), "operators")
     table_seconds = time.monotonic() - started
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
-    measured = _result(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
+    measured = result_of(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
     fidelity = report(measured, config.calibration_networks)
     _write(arguments.output, table, fidelity)
     for name, error in _errors(fidelity).items():
         print(f"{name:>10}  {json.dumps({key: round(value, 5) for key, value in asdict(error).items()})}")
     setting = {
-        "date": datetime.now(UTC).date().isoformat(),
-        **{key: str(value) for key, value in asdict(runner.identity).items()},
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, this program's own included
+        **setting_of(runner),
         "resolution": f"{arguments.height}x{arguments.width}",
         "passes": arguments.passes,
         "samples": arguments.samples,
@@ -85,20 +73,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmark-out/latency_fidelity"))
     return parser.parse_args()
-
-
-def _result(measuring: Generator[MeasurementProgress, None, Result], what: str) -> Result:
-    """The result of measurements, with a line of progress now and then."""
-    shown = time.monotonic()
-    while True:
-        try:
-            progress = next(measuring)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        if time.monotonic() - shown > SHOWN_EVERY_SECONDS:
-            shown = time.monotonic()
-            print(f"{what} {progress.done}/{progress.total}, {progress.seconds_left:.0f} s left", flush=True)
 
 
 def _errors(fidelity: FidelityReport) -> dict[str, PredictionError]:

@@ -30,20 +30,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from fasterseg_core.config import Arithmetic, SearchConfig
 from fasterseg_core.cosearch import CoSearch
 from fasterseg_core.datasets.batches import Batch
+from services.embedded.ray_head import TORCH_ENVIRONMENT
 from services.profiler.runners import cpu_name
 from tests.builders import a_latency_table
 from tests.core import plain_cosearch
 
 NUM_CLASSES = 19
 LATENCY_WEIGHT = 0.01
-WORKERS = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0", "GOMP_SPINCOUNT": "1000"}  # as the service's run
 
 
 def main() -> None:
     """Prints each round, and a summary; in a process that runs as the service's workers do."""
     arguments = _arguments()
-    if not os.environ.items() >= WORKERS.items():
-        raise SystemExit(subprocess.run(_command(*sys.argv[1:]), env=os.environ | WORKERS, check=False).returncode)
+    if not os.environ.items() >= TORCH_ENVIRONMENT.items():
+        raise SystemExit(
+            subprocess.run(_command(*sys.argv[1:]), env=os.environ | TORCH_ENVIRONMENT, check=False).returncode
+        )
     device = torch.device(arguments.device)
     torch.set_num_threads(arguments.threads)
     if arguments.memory:

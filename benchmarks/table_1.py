@@ -9,21 +9,17 @@ dilation 2, zoomed. Measured by the protocol of latency tables, interleaved. The
 
 import argparse
 import json
-import os
-import platform
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from benchmarks.measuring import result_of, setting_of
 from fasterseg_core.config import Engine, Precision
-from fasterseg_core.latency_table import LatencyRow
 from fasterseg_core.operators import DiscreteOperator
 from fasterseg_core.search_space import Operator
 from services.profiler.engines import open_runner
-from services.profiler.protocol import MeasurementProgress, Protocol, measure
+from services.profiler.protocol import Protocol, measure
 from services.profiler.runners import Workload
 
 CHANNELS, HEIGHT, WIDTH = 256, 32, 64
@@ -53,7 +49,7 @@ def main() -> None:
     workloads = {name: Workload(kind.module.eval(), ((1, CHANNELS, HEIGHT, WIDTH),)) for name, kind in kinds.items()}
     builders = {name: (lambda workload=workload: workload) for name, workload in workloads.items()}
     protocol = Protocol(passes=arguments.passes, samples=10)
-    rows = _result(measure(builders, workloads["conv"], runner, protocol))
+    rows = result_of(measure(builders, workloads["conv"], runner, protocol), "layers")
     standard_ms = rows["conv"].milliseconds
     print(f"{'layer':<15} {'ms':>8} {'':>6} {'MACs (G)':>9} {'params (M)':>11} {'RF':>3}   paper ms")
     for name, kind in kinds.items():
@@ -63,15 +59,9 @@ def main() -> None:
             f"{name:<15} {rows[name].milliseconds:8.3f} {change:+6.0%} {kind.macs / 1e9:9.2f} "
             f"{_parameters(kind.module) / 1e6:11.2f} {kind.receptive_field:3}   {paper}"
         )
-    setting = {
-        "date": datetime.now(UTC).date().isoformat(),
-        **{key: str(value) for key, value in asdict(runner.identity).items()},
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[1], 1),
-    }
     milliseconds = {name: round(row.milliseconds, 4) for name, row in rows.items()}
     states = {name: row.state for name, row in rows.items()}
-    print(json.dumps({"milliseconds": milliseconds, "states": states, "setting": setting}))
+    print(json.dumps({"milliseconds": milliseconds, "states": states, "setting": setting_of(runner)}))
 
 
 def _kinds() -> dict[str, Kind]:
@@ -95,15 +85,6 @@ def _convolution(groups: int = 1, dilation: int = 1) -> nn.Module:
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.dim() == 4)
-
-
-def _result(measuring: Generator[MeasurementProgress, None, dict[str, LatencyRow]]) -> dict[str, LatencyRow]:
-    while True:
-        try:
-            next(measuring)
-        except StopIteration as end:
-            rows: dict[str, LatencyRow] = end.value
-            return rows
 
 
 if __name__ == "__main__":

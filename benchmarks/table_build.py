@@ -10,20 +10,16 @@ line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import time
-from dataclasses import asdict
-from datetime import UTC, datetime
 
 import torch
 
+from benchmarks.measuring import result_of, setting_of
 from fasterseg_core.config import Engine, Precision, ProfileConfig
 from fasterseg_core.latency_table import RowState
 from fasterseg_core.search_space import Resolution
 from services.profiler.engines import open_runner
 from services.profiler.table_builder import build_table
-
-SHOWN_EVERY_SECONDS = 30.0
 
 
 def main() -> None:
@@ -40,17 +36,8 @@ def main() -> None:
         random_networks=0,
     )
     runner = open_runner(config.engine, config.threads, config.precision)
-    started = shown = time.monotonic()
-    building = build_table(config, runner)
-    while True:
-        try:
-            progress = next(building)
-        except StopIteration as end:
-            table = end.value
-            break
-        if time.monotonic() - shown > SHOWN_EVERY_SECONDS:
-            shown = time.monotonic()
-            print(f"{progress.done}/{progress.total}, {progress.seconds_left:.0f} s left", flush=True)
+    started = time.monotonic()
+    table = result_of(build_table(config, runner), "operators")
     seconds = time.monotonic() - started
     floor = sum(row.milliseconds for row in table.rows.values()) * config.passes * config.samples / 1e3
     summary = {
@@ -61,10 +48,7 @@ def main() -> None:
         "floor_ratio": round(seconds / floor, 3),
     }
     setting = {
-        "date": datetime.now(UTC).date().isoformat(),
-        **{key: str(value) for key, value in asdict(runner.identity).items()},
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, this program's own included
+        **setting_of(runner),
         "resolution": f"{arguments.height}x{arguments.width}",
         "passes": config.passes,
         "samples": config.samples,

@@ -11,6 +11,11 @@ from services.embedded.settings import HOST, Settings
 
 OBJECT_STORE_BYTES = 256 * 2**20  # only ids and small values pass through Ray
 
+TORCH_ENVIRONMENT = {  # of every worker, in images as well
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",  # small blocks kept aside split the heap: .1 GB in a search
+    "GOMP_SPINCOUNT": "1000",  # torch's waiting threads sleep soon: spinning doubled a step's time on two cores
+}
+
 
 class RayParams(Protocol):
     """Ray's start parameters, as far as they are changed here."""
@@ -43,18 +48,20 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What Ray and, through it, every worker runs with."""
-    return client_environment(settings) | {
-        "DASHBOARD_METRIC_PORT": "0",  # any free one
-        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",  # small blocks kept aside split the heap: .1 GB in a search
-        "GOMP_SPINCOUNT": "1000",  # torch's waiting threads sleep soon: spinning doubled a step's time on two cores
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
-        "RAY_START_HOOK": f"{__name__}.without_client_server",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # after which workers of a dead head end
-        "FASTERSEG_JOB_CPUS": str(settings.cpus),
-        "FASTERSEG_TENSORBOARD_DIR": str(settings.tensorboard_dir),
-        **({"FASTERSEG_DATA_ROOT": str(settings.data_root)} if settings.data_root else {}),
-    }
+    return (
+        client_environment(settings)
+        | TORCH_ENVIRONMENT
+        | {
+            "DASHBOARD_METRIC_PORT": "0",  # any free one
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
+            "RAY_START_HOOK": f"{__name__}.without_client_server",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # after which workers of a dead head end
+            "FASTERSEG_JOB_CPUS": str(settings.cpus),
+            "FASTERSEG_TENSORBOARD_DIR": str(settings.tensorboard_dir),
+            **({"FASTERSEG_DATA_ROOT": str(settings.data_root)} if settings.data_root else {}),
+        }
+    )
 
 
 def command(settings: Settings, gcs_port: int, folder: Path) -> list[str]:

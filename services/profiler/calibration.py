@@ -27,8 +27,7 @@ def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
     if len(networks) < SMALLEST:
         raise ValueError(f"a calibration needs {SMALLEST} or more networks, not {len(networks)}")
     features = [[network.predicted_ms, network.num_executed, 1.0] for network in networks]
-    least_ms = -MOST_TAKEN_AWAY * min(network.measured_ms for network in networks)
-    slope, operator_ms, fixed_ms = _coefficients(features, networks, (0.0, 0.0, least_ms))
+    slope, operator_ms, fixed_ms = _coefficients(features, networks)
     return Calibration(
         slope=slope,
         operator_ms=operator_ms,
@@ -39,17 +38,17 @@ def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
 
 def predicted_by_macs(networks: Sequence[NetworkLatency], fitted_on: Sequence[NetworkLatency]) -> list[float]:
     """Milliseconds of networks from their multiply-accumulates alone, by the same fit on the same networks."""
-    least_ms = -MOST_TAKEN_AWAY * min(network.measured_ms for network in fitted_on)
-    per_mac, fixed_ms = _coefficients([[network.macs, 1.0] for network in fitted_on], fitted_on, (0.0, least_ms))
+    per_mac, fixed_ms = _coefficients([[network.macs, 1.0] for network in fitted_on], fitted_on)
     return [per_mac * network.macs + fixed_ms for network in networks]
 
 
-def _coefficients(
-    features: list[list[float]], networks: Sequence[NetworkLatency], least: Sequence[float]
-) -> list[float]:
+def _coefficients(features: list[list[float]], networks: Sequence[NetworkLatency]) -> list[float]:
     """Least squares of relative errors with lower bounds, exactly: the best of all choices of entries at bounds."""
-    columns = np.array(features) / np.array([network.measured_ms for network in networks])[:, None]
-    bounds, count = np.array(least), columns.shape[1]
+    measured = np.array([network.measured_ms for network in networks])
+    columns = np.array(features) / measured[:, None]
+    count = columns.shape[1]
+    bounds = np.zeros(count)
+    bounds[-1] = -MOST_TAKEN_AWAY * measured.min()  # the last feature is the constant
     candidates = [
         _least_squares(columns, free, bounds) for size in range(count + 1) for free in combinations(range(count), size)
     ]

@@ -27,8 +27,7 @@ def build_table(
     """
     specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
     canary = canary_spec(specs)
-    by_size = sorted(specs, key=lambda spec: (spec.macs, spec.key))  # so that parts are alike
-    asked = dict.fromkeys((canary, *by_size[config.part - 1 :: config.parts]))
+    asked = dict.fromkeys((canary, *_by_size(specs)[config.part - 1 :: config.parts]))  # by size: parts are alike
     rows = yield from measure(
         {spec.key: partial(operator_workload, spec) for spec in asked},
         operator_workload(canary),
@@ -47,7 +46,7 @@ def protocol_of(config: ProfileConfig) -> Protocol:
 
 def canary_spec(specs: list[OperatorSpec]) -> OperatorSpec:
     """The operator whose time is watched throughout: one of middling size."""
-    return sorted(specs, key=lambda spec: (spec.macs, spec.key))[len(specs) // 2]
+    return _by_size(specs)[len(specs) // 2]
 
 
 def reference_ms(canary: OperatorSpec, rows: Mapping[OperatorSpec, LatencyRow]) -> float | None:
@@ -80,3 +79,7 @@ def fingerprint_differences(earlier: Fingerprint, now: Fingerprint) -> list[str]
         for name in before
         if before[name] != after[name]
     ]
+
+
+def _by_size(specs: list[OperatorSpec]) -> list[OperatorSpec]:
+    return sorted(specs, key=lambda spec: (spec.macs, spec.key))

@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from weakref import WeakKeyDictionary
 
@@ -196,7 +195,7 @@ class TensorRtRunner:
         EngineUnavailableError: a package, its libraries, a supported version or a GPU is missing.
     """
 
-    def __init__(self, precision: Precision, modules: Modules | None = None, caches: Path | None = None) -> None:
+    def __init__(self, precision: Precision, modules: Modules | None = None) -> None:
         self._modules = modules or import_modules()
         device = self._modules.cuda.Context.get_device()
         self._pci = device.pci_bus_id()
@@ -211,7 +210,7 @@ class TensorRtRunner:
             precision=precision,
             clock="CUDA graph difference",
         )
-        self._caches = caches or cache_folder()
+        self._caches = cache_folder()
         self._programs: WeakKeyDictionary[Workload, Program] = WeakKeyDictionary()
 
     def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:

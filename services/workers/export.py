@@ -9,6 +9,7 @@ import numpy as np
 
 from fasterseg_core.config import ExportConfig, NetworkOutput
 from fasterseg_core.deployment import DeployedNetwork
+from fasterseg_core.latency_calibration import Calibration
 from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, LatencyTable, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
@@ -45,8 +46,8 @@ def run(job: Job, attempt: AttemptClient) -> None:
     workload = Workload(deployed, ((1, 3, config.resolution.height, config.resolution.width),))
     specs = [spec for _, spec in architecture_specs(network.architecture, config.resolution, network.num_classes)]
     with runner_alone(config, job, attempt) as runner:
-        table = _table(job, runner, attempt)
-        prediction = _prediction(job, table, config.output, network, attempt)
+        table, calibration = _table(job, runner, attempt)
+        prediction = None if table is None else _prediction(table, calibration, config.output, network)
         canary = canary_spec(specs if table is None else list(table.rows))
         row, canary_ms = _measured(workload, operator_workload(canary), runner, config, attempt)
         host_ms = _host_ms(workload, runner, config.samples)
@@ -98,37 +99,35 @@ class Prediction:
         return asdict(self) | {"slowdown": slowdown, "difference": difference, "verdict": verdict}
 
 
-def _table(job: Job, runner: Runner, attempt: AttemptClient) -> LatencyTable | None:
-    """The table that was given, if any; it must be of the engine and the device that measure.
+def _table(job: Job, runner: Runner, attempt: AttemptClient) -> tuple[LatencyTable | None, Calibration | None]:
+    """The table that was given, if any, and its calibration, if it has one; they must be of what measures here.
 
     Raises:
         ValueError: the table is of another engine, version, device, driver, number of threads or precision.
     """
-    if job.inputs.latency_table is None:
-        return None
-    table = read_table(attempt, job.inputs.latency_table)
+    table_id = job.inputs.latency_table
+    if table_id is None:
+        return None, None
+    table = read_table(attempt, table_id)
     here = asdict(runner.identity)
     for name in ("engine", "engine_version", "device", "driver", "threads", "precision"):
         of_table = getattr(table.fingerprint, name)
         if of_table != here[name]:
             raise ValueError(f"inputs.latency_table: its {name} is {of_table}, but {here[name]} measures here")
-    return table
+    return table, read_calibration(attempt, table_id)
 
 
 def _prediction(
-    job: Job, table: LatencyTable | None, output: NetworkOutput, network: SegmentationNetwork, attempt: AttemptClient
-) -> Prediction | None:
+    table: LatencyTable, calibration: Calibration | None, output: NetworkOutput, network: SegmentationNetwork
+) -> Prediction:
     """The table's estimate, corrected where the table has a calibration.
 
     Raises:
         MissingLatencyError: the table lacks an operator of this network.
     """
-    if table is None or job.inputs.latency_table is None:
-        return None
     latency = estimate(network.architecture, table)
     if output is not NetworkOutput.LOGITS:
         latency = LatencyEstimate(latency.operators[:-1])  # all but the upsampling to the image's size
-    calibration = read_calibration(attempt, job.inputs.latency_table)
     if calibration is None:
         return Prediction(
             sum_ms=latency.milliseconds, predicted_ms=latency.milliseconds, tolerance=UNCALIBRATED_TOLERANCE

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.embedded.ray_head import free_port
+from services.embedded.ray_head import TORCH_ENVIRONMENT, free_port
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -34,6 +34,18 @@ def test_every_base_is_pinned(dockerfile: Path) -> None:
 
     assert bases
     assert [base for base in bases if not re.search(r":\d+\.\d+\.\d+-", base)] == []
+
+
+@pytest.mark.parametrize("name", ["ray", "profiler"])
+def test_workers_in_images_run_torch_as_the_embedded_ones_do(name: str) -> None:
+    settings = {
+        setting
+        for line in instructions(ROOT / "docker" / f"{name}.Dockerfile")
+        if line.startswith("ENV ")
+        for setting in line.split()[1:]
+    }
+
+    assert {f"{key}={value}" for key, value in TORCH_ENVIRONMENT.items()} <= settings
 
 
 def test_every_image_has_the_same_python() -> None:

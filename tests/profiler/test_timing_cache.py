@@ -4,19 +4,10 @@ from pathlib import Path
 import pytest
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.runners import RunnerIdentity
 from services.profiler.timing_cache import cache_folder, read_timing_cache, write_timing_cache
+from tests.profiler.fake_runner import FakeRunner
 
-HERE = RunnerIdentity(
-    engine=Engine.TENSORRT,
-    engine_version="10.16.1",
-    device="a GPU",
-    driver="580.1",
-    threads=1,
-    precision=Precision.FP16,
-    address="GPU-1",
-    clock="CUDA graph difference",
-)
+HERE = replace(FakeRunner.identity, engine=Engine.TENSORRT, precision=Precision.FP16)
 
 
 def test_is_empty_at_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ RUN CUDA_ROOT=/usr/local/cuda LIBRARY_PATH=/usr/local/cuda/lib64/stubs \
     pip wheel --no-cache-dir --no-deps --constraint constraints.txt --wheel-dir /wheels pycuda
 
 FROM python:3.11.14-slim-bookworm
-RUN useradd --uid 10001 --create-home fasterseg
+RUN useradd --uid 10001 --create-home fasterseg && install --directory --owner=fasterseg /locks
 COPY --from=cuda /usr/local/cuda/lib64/libcurand.so.10 /usr/local/lib/
 COPY --from=wheels /wheels /wheels
 WORKDIR /opt/fasterseg

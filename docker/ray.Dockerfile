@@ -1,7 +1,7 @@
 # A node of the Ray cluster: the head, or a worker that trains. Its Python is the other images': Ray asks for that.
 FROM python:3.11.14-slim-bookworm
 
-RUN useradd --uid 10001 --create-home fasterseg
+RUN useradd --uid 10001 --create-home fasterseg && install --directory --owner=fasterseg /locks
 WORKDIR /opt/fasterseg
 COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY fasterseg_core fasterseg_core

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -28,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.measuring import alone_on
 from fasterseg_core.architecture import TABLE_7
 from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.config import CPU_ENGINES, NetworkOutput, Precision
@@ -72,16 +74,8 @@ def main() -> None:
     """Prints a line for each network and setting, and a summary."""
     arguments = _arguments()
     torch.set_num_threads(1)
-    figures = {}
-    for size in arguments.sizes.split(","):
-        height, width = (int(length) for length in size.split("x"))
-        networks = _networks(height, width, arguments.peers)
-        for engine in CPU_ENGINES:
-            for threads in (1, 2):
-                runner = open_runner(engine, threads, Precision.FP32)
-                name = f"{engine} {threads} thread{'s' * (threads > 1)} {size}"
-                figures[name] = _measured(networks, runner, arguments.rounds, arguments.samples)
-                _print(name, figures[name])
+    with alone_on("cpu"):
+        figures = dict(_figures(arguments))
     setting = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": cpu_name(),
@@ -102,6 +96,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--samples", type=int, default=3)
     return parser.parse_args()
+
+
+def _figures(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+    """Printed as they come, by engine, threads and size."""
+    for size in arguments.sizes.split(","):
+        height, width = (int(length) for length in size.split("x"))
+        networks = _networks(height, width, arguments.peers)
+        for engine, threads in product(CPU_ENGINES, (1, 2)):
+            runner = open_runner(engine, threads, Precision.FP32)
+            name = f"{engine} {threads} thread{'s' * (threads > 1)} {size}"
+            figures = _measured(networks, runner, arguments.rounds, arguments.samples)
+            _print(name, figures)
+            yield name, figures
 
 
 def _networks(height: int, width: int, peers: Path | None) -> dict[str, Workload]:

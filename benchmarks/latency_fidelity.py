@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measuring import result_of, setting_of
+from benchmarks.measuring import alone_on, result_of, setting_of
 from fasterseg_core.config import Engine, Precision, ProfileConfig
 from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_calibration import PredictionError
@@ -40,14 +40,16 @@ def main() -> None:
         threads=arguments.threads,
         passes=arguments.passes,
         samples=arguments.samples,
+        alone=arguments.alone,
         random_networks=arguments.networks,
     )
     runner = open_runner(config.engine, config.threads, config.precision)
-    started = time.monotonic()
-    table = result_of(build_table(config, runner), "operators")
-    table_seconds = time.monotonic() - started
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
-    measured = result_of(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
+    with alone_on(runner.identity.address):
+        started = time.monotonic()
+        table = result_of(build_table(config, runner), "operators")
+        table_seconds = time.monotonic() - started
+        measured = result_of(measure_networks(architectures, table, runner, protocol_of(config)), "networks")
     fidelity = report(measured, config.calibration_networks)
     _write(arguments.output, table, fidelity)
     for name, error in _errors(fidelity).items():
@@ -57,6 +59,7 @@ def main() -> None:
         "resolution": f"{arguments.height}x{arguments.width}",
         "passes": arguments.passes,
         "samples": arguments.samples,
+        "protocol": table.fingerprint.protocol,
     }
     print(json.dumps(_summary(table, fidelity, table_seconds) | {"setting": setting}))
 
@@ -66,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default=Engine.ONNXRUNTIME, choices=list(Engine))
     parser.add_argument("--precision", default=Precision.FP32, choices=list(Precision))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--alone", action="store_true", help="operators by themselves, not between neighbours")
     parser.add_argument("--networks", type=int, default=100, help="held out; 8 more calibrate")
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--width", type=int, default=1024)

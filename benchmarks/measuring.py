@@ -1,19 +1,40 @@
-"""What the programs that measure latency have in common: following a measurement, and saying what it was made on."""
+"""What the programs that measure latency have in common: the device for themselves, following, saying what on."""
 
 import os
 import platform
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TypeVar
 
+from services.profiler.device_lock import sole_use
 from services.profiler.protocol import MeasurementProgress
 from services.profiler.runners import Runner
 
 SHOWN_EVERY_SECONDS = 30.0
+POLL_SECONDS = 0.5
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def alone_on(address: str) -> Iterator[None]:
+    """The device at an address, where no other of these programs and no job of a local service measures meanwhile."""
+
+    def wait() -> None:
+        nonlocal is_told
+        if not is_told:
+            print("waiting for another measurement", flush=True)
+        is_told = True
+        time.sleep(POLL_SECONDS)
+
+    is_told = False
+    with sole_use(Path(os.environ.get("FASTERSEG_LOCK_DIR", gettempdir())), address, wait):
+        yield
 
 
 def result_of(measuring: Generator[MeasurementProgress, None, Result], what: str) -> Result:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from benchmarks.measuring import result_of, setting_of
+from benchmarks.measuring import alone_on, result_of, setting_of
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.operators import DiscreteOperator
 from fasterseg_core.search_space import Operator
@@ -49,7 +49,8 @@ def main() -> None:
     workloads = {name: Workload(kind.module.eval(), ((1, CHANNELS, HEIGHT, WIDTH),)) for name, kind in kinds.items()}
     builders = {name: (lambda workload=workload: workload) for name, workload in workloads.items()}
     protocol = Protocol(passes=arguments.passes, samples=10)
-    rows = result_of(measure(builders, workloads["conv"], runner, protocol), "layers")
+    with alone_on(runner.identity.address):
+        rows = result_of(measure(builders, workloads["conv"], runner, protocol), "layers")
     standard_ms = rows["conv"].milliseconds
     print(f"{'layer':<15} {'ms':>8} {'':>6} {'MACs (G)':>9} {'params (M)':>11} {'RF':>3}   paper ms")
     for name, kind in kinds.items():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fasterseg_core.operator_specs import OperatorSpec, Structure
+from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure
 from fasterseg_core.operators import DiscreteOperator, resize
 from fasterseg_core.search_space import Operator
 from fasterseg_core.stem_head import ConvBNReLU, Prediction, Stem
@@ -40,8 +40,20 @@ def build_operator(spec: OperatorSpec) -> nn.Module:
             return Concat().eval()
         case Structure.PREDICTION:
             return Prediction(spec.c_in, spec.c_out).eval()
+        case Structure.NEIGHBOURS:
+            return nn.Sequential(before(spec.c_in), after(spec.c_in)).eval()
         case Operator():
             return DiscreteOperator(spec.operator, spec.c_in, spec.c_out, spec.stride).eval()
+
+
+def before(channels: int) -> nn.Module:
+    """The neighbour that writes what an operator reads: (B, NEIGHBOUR_CHANNELS, H, W) -> (B, channels, H, W)."""
+    return ConvBNReLU(NEIGHBOUR_CHANNELS, channels, kernel_size=1)
+
+
+def after(channels: int) -> nn.Module:
+    """The neighbour that reads what an operator writes: (B, channels, H, W) -> (B, NEIGHBOUR_CHANNELS, H, W)."""
+    return ConvBNReLU(channels, NEIGHBOUR_CHANNELS, kernel_size=1)
 
 
 def with_random_norms(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -64,5 +76,7 @@ def input_shapes(spec: OperatorSpec) -> tuple[tuple[int, int, int, int], ...]:
                 (1, spec.c_in, spec.height, spec.width),
                 (1, spec.c_out - spec.c_in, spec.height, spec.width),
             )
+        case Structure.NEIGHBOURS:
+            return ((1, NEIGHBOUR_CHANNELS, spec.height, spec.width),)
         case _:
             return ((1, spec.c_in, spec.height, spec.width),)

@@ -138,6 +138,7 @@ class ProfileConfig:
     threads: int = 1  # CPU engines only
     passes: int = 5  # over all operators, interleaved
     samples: int = 5  # of each operator in each pass; a row is the lower quartile of all
+    alone: bool = False  # operators by themselves, as in published tables, not between neighbours as in a network
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
     calibration_networks: int = 8  # others, measured whole to fit the correction of estimates
     part: int = 1  # of the rows, each `parts`th of them, so that several devices of one kind share the work

@@ -98,7 +98,7 @@ def latency_fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]
     axes.plot(limits, limits, color="red", linewidth=1.2, label="y = x")
     axes.scatter(predicted_ms, measured_ms, s=26, color=_MIOU_COLOUR, alpha=0.8, label="network")
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="estimated latency (ms)", ylabel="measured latency (ms)")
-    axes.set_title(f"r = {r:.3f}, MAPE = {mape:.1f} %, {len(measured_ms)} networks", fontsize=11)
+    axes.set_title(f"r = {r:.4f}, MAPE = {mape:.2f} %, {len(measured_ms)} networks", fontsize=11)
     axes.legend(loc="upper left", fontsize=9)
     return _png(figure)
 

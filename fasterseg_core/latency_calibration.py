@@ -61,7 +61,7 @@ class Calibration:
         """The table whose plain sums are the corrected latencies, for a search; `fixed_ms` goes to the stem."""
 
         def correct(spec: OperatorSpec, row: LatencyRow) -> LatencyRow:
-            if row.state is RowState.QUARANTINED:
+            if row.state is RowState.QUARANTINED or spec.operator is Structure.NEIGHBOURS:
                 return row
             added = self.operator_ms * (not spec.is_identity) + self.fixed_ms * (spec.operator is Structure.STEM)
             return replace(

@@ -9,6 +9,8 @@ from itertools import islice, product
 from fasterseg_core.architecture import Architecture, Branch
 from fasterseg_core.search_space import DOWNSAMPLE_RATES, OPERATORS, Operator, Resolution, SearchSpace
 
+NEIGHBOUR_CHANNELS = 16  # a block of channels of every engine
+
 
 class Structure(StrEnum):
     """What surrounds the cells (appendix A). The 3x3 fusions of the head are `Operator.CONV` like any other."""
@@ -18,6 +20,7 @@ class Structure(StrEnum):
     UPSAMPLE = "upsample"  # bilinear; height and width are the larger map's, stride the factor
     CONCAT = "concat"  # c_in channels and c_out - c_in others
     PREDICTION = "prediction"  # 3x3 convolution, batch norm, ReLU, 1x1 convolution to classes
+    NEIGHBOURS = "neighbours"  # in no network: POINTWISE from NEIGHBOUR_CHANNELS channels to c_in, and back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class OperatorSpec:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolutions; interpolation, normalisation and activation are not counted."""
-        height, width = -(-self.height // self.stride), -(-self.width // self.stride)
+        height, width = self.output_size
         half = -(-self.height // 2) * -(-self.width // 2)
         match self.operator:
             case Operator.SKIP:
@@ -83,8 +86,16 @@ class OperatorSpec:
                 return self.c_in * self.c_out * height * width
             case Structure.PREDICTION:
                 return (9 * self.c_in + self.c_out) * self.c_in * height * width
+            case Structure.NEIGHBOURS:
+                return 2 * NEIGHBOUR_CHANNELS * self.c_in * height * width
             case Structure.UPSAMPLE | Structure.CONCAT:
                 return 0
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of what the operator writes."""
+        stride = 1 if self.operator is Structure.UPSAMPLE else self.stride
+        return -(-self.height // stride), -(-self.width // stride)
 
     @property
     def is_identity(self) -> bool:

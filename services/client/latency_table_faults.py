@@ -11,7 +11,7 @@ from .schemas import JsonObject
 
 OPERATORS = (
     *("skip", "conv", "conv_x2", "zoomed_conv", "zoomed_conv_x2"),
-    *("stem", "pointwise", "upsample", "concat", "prediction"),
+    *("stem", "pointwise", "upsample", "concat", "prediction", "neighbours"),
 )
 _NUMBER = "[1-9][0-9]*"
 _KEY = re.compile(f"({'|'.join(OPERATORS)}) {_NUMBER}->{_NUMBER} {_NUMBER}x{_NUMBER} /{_NUMBER}")
@@ -48,10 +48,10 @@ def _row_faults(row: Row) -> Iterator[str]:
         yield f"{row.state}: {row.reason}; measure it anew with `fasterseg lut build --from TABLE`"
         return
     durations = (row.lower_quartile, row.milliseconds, row.upper_quartile)
-    if not all(math.isfinite(duration) and duration > 0 for duration in durations):
+    if not all(math.isfinite(duration) and duration >= 0 for duration in durations):
         numbers = " ".join(map(str, durations))
         note = f" ({row.reason})" if row.reason else ""
-        yield f"lower quartile, milliseconds, upper quartile are {numbers}{note}: they must be finite and positive"
+        yield f"lower quartile, milliseconds, upper quartile are {numbers}{note}: they must be finite and not negative"
     elif not durations[0] * (1 - _ROUNDING) <= row.milliseconds <= durations[2] * (1 + _ROUNDING):
         yield f"milliseconds {row.milliseconds} do not lie between the quartiles {durations[0]} and {durations[2]}"
     elif row.samples < 1:

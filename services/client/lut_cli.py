@@ -43,6 +43,10 @@ def build(
         str | None,
         typer.Option(metavar="I/N", help="Measure one part of N of the rows; `fasterseg lut merge` joins the parts."),
     ] = None,
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="Measure operators by themselves, as published tables do, not as in networks."),
+    ] = False,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print the table's id.")] = False,
     as_json: AsJson = False,
@@ -51,7 +55,7 @@ def build(
     """Submit a job that measures a latency table, and print the job's id."""
     resolution = _given(height=height, width=width)
     spec = _given(engine=engine, threads=threads, precision=precision, dataset=dataset, resolution=resolution or None)
-    spec |= {} if part is None else _part(part)
+    spec |= ({} if part is None else _part(part)) | ({"alone": True} if alone else {})
     with service(url) as client:
         inputs = Inputs(latency_table=None if earlier is None else _table_id(client, earlier))
         job = client.submit(JobKind.PROFILE, spec, preset=preset, inputs=inputs, name=name)

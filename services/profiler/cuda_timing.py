@@ -26,9 +26,9 @@ Capture = Callable[[int], AbstractContextManager[Callable[[], float]]]
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """A GPU's driver, PCI address, the clock of its multiprocessors in MHz, and why that is lowered, where it is."""
+    """A GPU's driver and limits, PCI address, the clock of its multiprocessors in MHz, and why that is lowered."""
 
-    driver: str
+    driver: str  # with the highest clock and the power that the GPU is allowed: its times depend on all three
     address: str
     sm_mhz: int
     slowdowns: tuple[str, ...]
@@ -59,16 +59,16 @@ def read_gpu(gpu: str) -> GpuState:
     Raises:
         EngineUnavailableError: nvidia-smi is not installed or does not know the GPU.
     """
-    query = "--query-gpu=driver_version,pci.bus_id,clocks.sm,clocks_event_reasons.active"
+    query = "--query-gpu=driver_version,clocks.max.sm,power.limit,pci.bus_id,clocks.sm,clocks_event_reasons.active"
     command = ["nvidia-smi", f"--id={gpu}", query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         raise EngineUnavailableError(f"nvidia-smi, a part of NVIDIA's driver, cannot read the GPU: {error}") from error
-    driver, address, clock, reasons = (field.strip() for field in answer.split(","))
+    driver, max_clock, power, address, clock, reasons = (field.strip() for field in answer.split(","))
     active = int(reasons, 16)
     return GpuState(
-        driver=driver,
+        driver=f"{driver}, at most {max_clock} MHz and {power} W",
         address=address,
         sm_mhz=int(clock),
         slowdowns=tuple(name for bit, name in SLOWDOWNS.items() if active & bit),

@@ -8,8 +8,8 @@ from fasterseg_core.architecture import Architecture
 from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.random_networks import network_workload
-from services.profiler.runners import Runner, operator_workload
-from services.profiler.table_builder import canary_spec, reference_ms
+from services.profiler.runners import Runner
+from services.profiler.table_builder import canary_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,8 @@ def measure_networks(
     """
     resolution, num_classes = table.fingerprint.resolution, table.fingerprint.num_classes
     workloads = {a.digest: partial(network_workload, a, resolution, num_classes) for a in architectures}
-    canary = canary_spec(list(table.rows))
-    reference = reference_ms(canary, table.rows)
-    rows = yield from measure(workloads, operator_workload(canary), runner, protocol, reference_ms=reference)
+    canary, reference_ms = canary_of(table.rows)
+    rows = yield from measure(workloads, canary, runner, protocol, reference_ms=reference_ms)
     networks, left_out = [], {}
     for architecture in architectures:
         row = rows[architecture.digest]

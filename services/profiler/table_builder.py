@@ -1,42 +1,58 @@
 """The latency table of a search space on this machine: every operator that its networks can execute (appendix E)."""
 
 import json
-from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Generator, Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 
 from fasterseg_core.config import NUM_CLASSES, ProfileConfig
 from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable, RowState
-from fasterseg_core.operator_specs import OperatorSpec, space_specs
+from fasterseg_core.operator_specs import OperatorSpec, Structure, space_specs
+from services.profiler.neighbours import neighbours_of, time_of, without_neighbours, workload_between
 from services.profiler.protocol import MeasurementProgress, Protocol, measure
-from services.profiler.runners import Runner, operator_workload
+from services.profiler.runners import Runner, Workload, operator_workload
+
+Rows = Mapping[OperatorSpec, LatencyRow]
+Neighbours = tuple[OperatorSpec, ...]
 
 
 def build_table(
-    config: ProfileConfig, runner: Runner, known: Mapping[OperatorSpec, LatencyRow] | None = None
+    config: ProfileConfig, runner: Runner, known: Rows | None = None
 ) -> Generator[MeasurementProgress, None, LatencyTable]:
     """Yields after every measurement and returns the table; operators that could not be measured are quarantined in it.
 
-    The canary is one of the operators, and measured first: all rows that follow, also those of a later attempt, and
-    the networks, are at the speed at which it takes what its row says. A part of a table has that row, too.
+    Operators are measured between neighbours, whose own rows are in the table, too, unless the configuration wants
+    them measured alone. The canary is one of the operators and is measured in the first batch: all rows that follow,
+    also those of a later attempt, and the networks, are at the speed that it had then. A part of a table has it, too.
 
     Known rows, which must be of this fingerprint, are taken over and count as done.
 
     Raises:
         MeasurementError: not even the canary could be measured.
     """
+    rows = dict(known or {})
     specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
     canary = canary_spec(specs)
-    asked = dict.fromkeys((canary, *_by_size(specs)[config.part - 1 :: config.parts]))  # by size: parts are alike
-    rows = yield from measure(
-        {spec.key: partial(operator_workload, spec) for spec in asked},
-        operator_workload(canary),
+    operators = [canary, *_by_size(specs)[config.part - 1 :: config.parts]]  # by size: parts are alike
+    around = {spec: () if config.alone else neighbours_of(spec) for spec in operators}
+    neighbours = (neighbour for spec in operators for neighbour in around[spec])
+    asked = dict.fromkeys((*around[canary], canary, *neighbours, *operators))
+    workload = operator_workload if config.alone else workload_between
+    measuring = measure(
+        {spec.key: partial(workload, spec) for spec in asked},
+        workload(canary),
         runner,
         protocol_of(config),
-        {spec.key: row for spec, row in (known or {}).items()},
-        reference_ms(canary, known or {}),
+        {spec.key: row for spec, row in rows.items()},
+        measured_ms(canary, around[canary], rows),
     )
-    return LatencyTable(fingerprint(config, runner), {OperatorSpec.from_key(key): row for key, row in rows.items()})
+    for progress in measuring:
+        for key, row in progress.finished.items():  # neighbours come before their operators
+            spec = OperatorSpec.from_key(key)
+            rows[spec] = without_neighbours(row, [rows[neighbour] for neighbour in around.get(spec, ())])
+        finished = {key: rows[OperatorSpec.from_key(key)] for key in progress.finished}
+        yield replace(progress, finished=finished)
+    return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
 
 
 def protocol_of(config: ProfileConfig) -> Protocol:
@@ -44,15 +60,26 @@ def protocol_of(config: ProfileConfig) -> Protocol:
     return Protocol(passes=config.passes, samples=config.samples)
 
 
-def canary_spec(specs: list[OperatorSpec]) -> OperatorSpec:
+def canary_spec(specs: Collection[OperatorSpec]) -> OperatorSpec:
     """The operator whose time is watched throughout: one of middling size."""
-    return _by_size(specs)[len(specs) // 2]
+    operators = _by_size(spec for spec in specs if spec.operator is not Structure.NEIGHBOURS)
+    return operators[len(operators) // 2]
 
 
-def reference_ms(canary: OperatorSpec, rows: Mapping[OperatorSpec, LatencyRow]) -> float | None:
-    """The time of the canary to which all times of these rows are related; none where it has not been measured."""
-    row = rows.get(canary)
-    return row.milliseconds if row is not None and row.state is RowState.MEASURED else None
+def canary_of(rows: Rows) -> tuple[Workload, float | None]:
+    """The canary of a table as it was measured, and its milliseconds then; None where it could not be measured."""
+    canary = canary_spec(rows.keys())
+    neighbours = neighbours_of(canary)
+    around = neighbours if rows.keys() >= set(neighbours) else ()
+    workload = workload_between(canary) if around else operator_workload(canary)
+    return workload, measured_ms(canary, around, rows)
+
+
+def measured_ms(spec: OperatorSpec, around: Neighbours, rows: Rows) -> float | None:
+    """What an operator took as it was measured, its neighbours included; None where something of it is quarantined."""
+    if any(part not in rows or rows[part].state is RowState.QUARANTINED for part in (spec, *around)):
+        return None
+    return rows[spec].milliseconds + time_of([rows[neighbour] for neighbour in around])
 
 
 def fingerprint(config: ProfileConfig, runner: Runner) -> Fingerprint:
@@ -65,7 +92,7 @@ def fingerprint(config: ProfileConfig, runner: Runner) -> Fingerprint:
         driver=identity.driver,
         threads=identity.threads,
         precision=identity.precision,
-        protocol=protocol_of(config).describe(identity.clock),
+        protocol=protocol_of(config).describe(identity.clock) + ("" if config.alone else ", between neighbours"),
         resolution=config.resolution,
         num_classes=NUM_CLASSES[config.dataset],
     )
@@ -81,5 +108,5 @@ def fingerprint_differences(earlier: Fingerprint, now: Fingerprint) -> list[str]
     ]
 
 
-def _by_size(specs: list[OperatorSpec]) -> list[OperatorSpec]:
+def _by_size(specs: Iterable[OperatorSpec]) -> list[OperatorSpec]:
     return sorted(specs, key=lambda spec: (spec.macs, spec.key))

@@ -17,7 +17,7 @@ from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.protocol import Protocol, measure
 from services.profiler.runners import MeasurementError, Runner, Workload, operator_workload, verify
-from services.profiler.table_builder import canary_spec, reference_ms
+from services.profiler.table_builder import canary_of, canary_spec
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.measuring import runner_alone
@@ -48,12 +48,11 @@ def run(job: Job, attempt: AttemptClient) -> None:
     with runner_alone(config, job, attempt) as runner:
         table, calibration = _table(job, runner, attempt)
         prediction = None if table is None else _prediction(table, calibration, config.output, network)
-        canary = canary_spec(specs if table is None else list(table.rows))
-        row, canary_ms = _measured(workload, operator_workload(canary), runner, config, attempt)
+        canary, then_ms = (operator_workload(canary_spec(specs)), None) if table is None else canary_of(table.rows)
+        row, canary_ms = _measured(workload, canary, runner, config, attempt)
         host_ms = _host_ms(workload, runner, config.samples)
         difference = _difference(workload, runner, config.output)
         files = {"network.onnx": workload.onnx} | runner.built(workload)
-    then_ms = None if table is None else reference_ms(canary, table.rows)
     slowdown = 1.0 if then_ms is None else canary_ms / then_ms
     result = {
         **({} if prediction is None else prediction.judged(row.milliseconds, slowdown, config.output)),

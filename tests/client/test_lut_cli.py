@@ -93,6 +93,13 @@ def test_build_measures_a_part(plane: FakeControlPlane, run: Run) -> None:
     assert submission.spec == {"part": 2, "parts": 3, "random_networks": 0}
 
 
+def test_build_measures_operators_alone(plane: FakeControlPlane, run: Run) -> None:
+    run("lut", "build", "--alone")
+
+    (submission,) = plane.submissions.values()
+    assert submission.spec == {"alone": True}
+
+
 def test_a_part_that_is_none_is_refused(plane: FakeControlPlane, run: Run) -> None:
     result = run("lut", "build", "--part", "third")
 

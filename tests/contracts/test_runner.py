@@ -16,6 +16,7 @@ from fasterseg_core.config import CPU_ENGINES, Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import OPERATORS, Resolution, SearchSpace
 from services.profiler.engines import open_runner
+from services.profiler.neighbours import workload_between
 from services.profiler.random_networks import network_workload, random_architectures
 from services.profiler.runners import (
     TOLERANCE,
@@ -43,6 +44,7 @@ KEYS = [
     "upsample 3->3 71x90 /8",
     "concat 8->24 9x11 /1",
     "prediction 8->11 9x11 /1",
+    "neighbours 8->8 9x11 /1",
 ]
 SMALL = "conv 96->96 32x64 /1"
 LARGE = "conv_x2 96->96 128x256 /1"
@@ -100,6 +102,11 @@ def a_workload_of(model: bytes) -> Workload:
 @pytest.mark.parametrize("key", KEYS)
 def test_runs_every_operator_as_torch_does(runner: Runner, limit: float, key: str) -> None:
     assert verify(runner, workload(key)) <= limit
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_runs_every_operator_between_neighbours_as_torch_does(runner: Runner, limit: float, key: str) -> None:
+    assert verify(runner, workload_between(OperatorSpec.from_key(key))) <= limit
 
 
 @pytest.mark.parametrize("size", [(128, 192), (135, 190)], ids=str)

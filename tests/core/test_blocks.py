@@ -39,6 +39,7 @@ def test_every_operator_of_a_space_runs_and_writes_its_channels(resolution):
         ("upsample 8->8 9x12 /2", ((1, 8, 5, 6),)),
         ("upsample 3->3 71x90 /8", ((1, 3, 9, 12),)),
         ("concat 8->24 9x12 /1", ((1, 8, 9, 12), (1, 16, 9, 12))),
+        ("neighbours 8->8 9x12 /1", ((1, 16, 9, 12),)),
     ],
 )
 def test_an_operator_reads_tensors_of_its_shapes(key, shapes):

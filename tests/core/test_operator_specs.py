@@ -83,6 +83,7 @@ def test_macs_of_a_cells_operator_are_what_torch_counts(operator, stride, size):
         a_spec(Structure.PREDICTION),
         a_spec(Structure.UPSAMPLE, c_out=6, stride=2),
         a_spec(Structure.CONCAT),
+        a_spec(Structure.NEIGHBOURS, c_out=6),
         a_spec(Operator.SKIP, c_out=6),
     ],
     ids=lambda spec: spec.key,

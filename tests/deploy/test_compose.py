@@ -112,4 +112,4 @@ def test_every_ray_node_holds_the_same_token(name: str) -> None:
 def test_every_ray_node_of_a_machine_shares_the_folder_of_locks_and_may_write_there(name: str) -> None:
     assert SERVICES[name]["environment"]["FASTERSEG_LOCK_DIR"] == "/locks"
     assert "locks:/locks" in SERVICES[name]["volumes"]
-    assert "install --directory --owner=fasterseg /locks\n" in dockerfile(name)  # a new volume takes its owner from there
+    assert "install --directory --owner=fasterseg /locks\n" in dockerfile(name)  # its volume, too

@@ -55,17 +55,17 @@ def an_nvidia_smi(monkeypatch: pytest.MonkeyPatch, folder, answer: str) -> None:
 
 
 def test_a_gpu_that_runs_freely(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    an_nvidia_smi(monkeypatch, tmp_path, "580.65.06, 00000000:01:00.0, 1980, 0x0000000000000001")  # idle
+    an_nvidia_smi(monkeypatch, tmp_path, "580.65.06, 1980, 700.00, 00000000:01:00.0, 1980, 0x0000000000000001")  # idle
 
     state = read_gpu("GPU-0")
 
-    assert (state.driver, state.address) == ("580.65.06", "00000000:01:00.0")
+    assert (state.driver, state.address) == ("580.65.06, at most 1980 MHz and 700.00 W", "00000000:01:00.0")
     assert (state.sm_mhz, state.slowdowns) == (1980, ())
     cuda_timing.refuse_slowdown("GPU-0")
 
 
 def test_numbers_of_a_gpu_that_is_slowed_down_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    an_nvidia_smi(monkeypatch, tmp_path, "580.65.06, 00000000:01:00.0, 900, 0x0000000000000060")
+    an_nvidia_smi(monkeypatch, tmp_path, "580.65.06, 1980, 700.00, 00000000:01:00.0, 900, 0x0000000000000060")
 
     with pytest.raises(MeasurementError, match="slowed down to 900 MHz: heat, by software, heat, by hardware"):
         cuda_timing.refuse_slowdown("GPU-0")

@@ -21,6 +21,7 @@ def test_networks_stand_beside_their_estimates() -> None:
     assert [network.architecture for network in measured.networks] == [network.digest for network in architectures]
     for network, architecture in zip(measured.networks, architectures, strict=True):
         assert network.predicted_ms == estimate(architecture, table).milliseconds
+        assert network.measured_ms == pytest.approx(network.predicted_ms)  # nothing of a network is left out
         assert network.num_executed == estimate(architecture, table).num_executed
         assert min(network.measured_ms, network.macs) > 0
     assert measured.left_out == {}

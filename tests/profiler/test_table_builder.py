@@ -8,8 +8,10 @@ from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowS
 from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
+from services.profiler.neighbours import neighbours_of, workload_between
 from services.profiler.random_networks import random_architectures
-from services.profiler.table_builder import build_table, canary_spec, fingerprint_differences
+from services.profiler.runners import MeasurementError, Workload
+from services.profiler.table_builder import build_table, canary_of, canary_spec, fingerprint_differences
 from tests.profiler.fake_runner import FakeRunner, MacsRunner
 from tests.profiler.test_protocol import drain
 
@@ -18,6 +20,8 @@ CONFIG = ProfileConfig(
     space=SPACE, resolution=Resolution(height=64, width=64), dataset=DatasetName.CAMVID, passes=2, samples=2
 )
 SPECS = space_specs(SPACE, CONFIG.resolution, 11)
+NEIGHBOURS = {neighbour for spec in SPECS for neighbour in neighbours_of(spec)}
+ROWS = {*SPECS, *NEIGHBOURS}
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +30,56 @@ def table() -> LatencyTable:
 
 
 def test_a_table_covers_the_space(table: LatencyTable) -> None:
-    assert set(table.rows) == set(SPECS)
+    assert set(table.rows) == ROWS
     assert table.missing(SPECS) == []
+
+
+def test_a_row_is_what_the_operator_takes_without_being_reordered_at_the_borders(table: LatencyTable) -> None:
+    image, logits = 3 * 64 * 64, 11 * 64 * 64  # elements that a network reads and writes itself
+    for spec in SPECS:
+        border = image if spec.c_in == 3 else logits if spec.key == "upsample 11->11 64x64 /8" else 0
+        assert table.milliseconds(spec) == pytest.approx(1e-6 * (spec.macs + 10 * border))
+
+
+def test_a_row_measured_alone_is_all_that_the_operator_takes(table: LatencyTable) -> None:
+    alone = drain(build_table(replace(CONFIG, alone=True), MacsRunner()))[1]
+    spec = OperatorSpec.from_key("conv 16->16 8x8 /1")
+
+    assert set(alone.rows) == set(SPECS)
+    assert alone.milliseconds(spec) == pytest.approx(1e-6 * (spec.macs + 10 * 2 * 16 * 8 * 8))
+    assert alone.fingerprint != table.fingerprint
+
+
+def test_an_operator_is_quarantined_with_its_neighbours() -> None:
+    refused = OperatorSpec.from_key("neighbours 64->64 2x2 /1")
+    around = {spec for spec in SPECS if refused in neighbours_of(spec)}
+
+    table = drain(build_table(CONFIG, RefusingRunner(refused)))[1]
+
+    quarantined = {spec for spec, row in table.rows.items() if row.state is RowState.QUARANTINED}
+    assert quarantined == {refused, *around}
+    assert {table.rows[spec].reason for spec in around} == {"its neighbours: refused"}
+
+
+class RefusingRunner(MacsRunner):
+    """Refuses one operator."""
+
+    def __init__(self, spec: OperatorSpec) -> None:
+        super().__init__()
+        self._refused = workload_between(spec).onnx
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        if workload.onnx == self._refused:
+            raise MeasurementError("refused")
+        return super().benchmark(workload, samples)
 
 
 def test_a_table_says_how_it_was_measured(table: LatencyTable) -> None:
     fingerprint = table.fingerprint
 
     assert (fingerprint.engine, fingerprint.device, fingerprint.threads) == (Engine.ONNXRUNTIME, "fake", 1)
-    assert fingerprint.protocol == "written down at the canary's speed, lower quartile of 2 passes of 2 samples"
+    quartile = "lower quartile of 2 passes of 2 samples"
+    assert fingerprint.protocol == f"written down at the canary's speed, {quartile}, between neighbours"
     assert (fingerprint.resolution, fingerprint.num_classes) == (CONFIG.resolution, 11)
 
 
@@ -60,29 +105,41 @@ def test_parts_have_one_fingerprint_and_make_the_table(table: LatencyTable) -> N
     parts = [drain(build_table(config, MacsRunner()))[1] for config in configs]
 
     assert {part.fingerprint for part in parts} == {table.fingerprint}
-    assert sum(len(part.rows) for part in parts) == len(table.rows) + 2  # each has the canary's
+    operators = [spec for part in parts for spec in part.rows if spec not in NEIGHBOURS]
+    assert len(operators) == len(SPECS) + 2  # each has the canary's
     assert {spec: row for part in parts for spec, row in part.rows.items()} == table.rows
 
 
 def test_known_rows_are_taken_over_and_only_the_others_measured(table: LatencyTable) -> None:
-    others = [spec for spec in SPECS if spec != canary_spec(SPECS)]
+    canary = canary_spec(SPECS)
+    others = [spec for spec in SPECS if spec != canary]
     known = {spec: replace(table.rows[spec], milliseconds=9.0) for spec in others[:30]}
 
     reports, built = drain(build_table(CONFIG, MacsRunner(), known))
 
-    assert {report.key for report in reports} == {spec.key for spec in SPECS if spec not in known}
+    assert {report.key for report in reports} == {spec.key for spec in ROWS if spec not in known}
     assert built.rows == {**table.rows, **known}
     assert built.fingerprint == table.fingerprint
 
 
 def test_rows_that_are_added_are_at_the_speed_of_the_known_canary(table: LatencyTable) -> None:
     canary = canary_spec(SPECS)
+    known = {spec: table.rows[spec] for spec in (canary, *neighbours_of(canary))}
+    slower = {spec: replace(row, milliseconds=1.1 * row.milliseconds) for spec, row in known.items()}
+
+    _, built = drain(build_table(CONFIG, MacsRunner(), slower))
+
+    for spec in ROWS:
+        assert built.rows[spec].milliseconds == pytest.approx(1.1 * table.rows[spec].milliseconds)
+
+
+def test_a_known_canary_is_of_no_use_without_its_neighbours(table: LatencyTable) -> None:
+    canary = canary_spec(SPECS)
     slower = replace(table.rows[canary], milliseconds=1.1 * table.rows[canary].milliseconds)
 
     _, built = drain(build_table(CONFIG, MacsRunner(), {canary: slower}))
 
-    for spec in SPECS:
-        assert built.rows[spec].milliseconds == pytest.approx(1.1 * table.rows[spec].milliseconds)
+    assert built.rows == {**table.rows, canary: slower}
 
 
 def test_known_rows_count_as_done(table: LatencyTable) -> None:
@@ -91,7 +148,7 @@ def test_known_rows_count_as_done(table: LatencyTable) -> None:
     reports, _ = drain(build_table(CONFIG, MacsRunner(), known))
 
     assert reports[0].done == 30 * CONFIG.passes + 1
-    assert reports[-1].done == reports[-1].total == len(SPECS) * CONFIG.passes
+    assert reports[-1].done == reports[-1].total == len(ROWS) * CONFIG.passes
 
 
 def test_a_table_whose_rows_are_all_known_is_there_at_once(table: LatencyTable) -> None:
@@ -104,14 +161,14 @@ def test_known_rows_of_another_space_are_left_out(table: LatencyTable) -> None:
 
     _, built = drain(build_table(CONFIG, MacsRunner(), known))
 
-    assert set(built.rows) == set(SPECS)
+    assert set(built.rows) == ROWS
 
 
 def test_every_row_is_reported_once_by_the_batch_that_finished_it(table: LatencyTable) -> None:
     reports, built = drain(build_table(CONFIG, MacsRunner()))
 
     finished = [(key, row) for report in reports for key, row in report.finished.items()]
-    assert sorted(key for key, _ in finished) == sorted(spec.key for spec in SPECS)
+    assert sorted(key for key, _ in finished) == sorted(spec.key for spec in ROWS)
     assert {OperatorSpec.from_key(key): row for key, row in finished} == built.rows
 
 
@@ -129,11 +186,30 @@ def test_the_canary_is_of_middling_size() -> None:
     macs = sorted(spec.macs for spec in SPECS)
 
     assert canary_spec(SPECS).macs == macs[len(macs) // 2]
+    assert canary_spec(ROWS) == canary_spec(SPECS)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_canary_of_a_table_takes_what_it_took(alone: bool) -> None:
+    runner = MacsRunner()
+    table = drain(build_table(replace(CONFIG, alone=alone), runner))[1]
+
+    canary, milliseconds = canary_of(table.rows)
+
+    assert [milliseconds] == pytest.approx(runner.benchmark(canary, 1))
+
+
+def test_a_canary_that_could_not_be_measured_has_no_time(table: LatencyTable) -> None:
+    refused = neighbours_of(canary_spec(SPECS))[0]
+    rows = {**table.rows, refused: replace(table.rows[refused], state=RowState.QUARANTINED)}
+
+    assert canary_of(rows)[1] is None
 
 
 def test_a_table_of_this_machine() -> None:
     reports, table = drain(build_table(CONFIG, open_runner(Engine.ONNXRUNTIME)))
 
-    assert reports[-1].done == reports[-1].total == len(SPECS) * CONFIG.passes
-    assert set(table.rows) == set(SPECS)
-    assert all(row.milliseconds > 0 for row in table.rows.values() if row.state is RowState.MEASURED)
+    assert reports[-1].done == reports[-1].total == len(ROWS) * CONFIG.passes
+    assert set(table.rows) == ROWS
+    measured = {spec for spec, row in table.rows.items() if row.state is RowState.MEASURED and row.milliseconds > 0}
+    assert {spec for spec in ROWS if spec.macs} <= measured

@@ -13,8 +13,9 @@ from fasterseg_core.config import Precision, ProfileConfig
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from fasterseg_core.search_space import Resolution
 from services.profiler.half_precision import to_fp16
+from services.profiler.neighbours import neighbours_of, workload_between
 from services.profiler.random_networks import network_workload
-from services.profiler.runners import MeasurementError, operator_workload
+from services.profiler.runners import MeasurementError
 from services.profiler.tensorrt_runner import build_engine
 from tests.contracts.test_runner import KEYS, an_unknown_operator
 
@@ -24,7 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
 
 SAMPLE = [key for key in KEYS if "x12" not in key]
 PAPER = ProfileConfig()
-PAPER_KEYS = [spec.key for spec in space_specs(PAPER.space, PAPER.resolution, 19)]
+PAPER_SPECS = space_specs(PAPER.space, PAPER.resolution, 19)
+PAPER_KEYS = [
+    spec.key
+    for spec in dict.fromkeys((*PAPER_SPECS, *(other for spec in PAPER_SPECS for other in neighbours_of(spec))))
+]
 GIVEN = {Precision.FP32: bytes, Precision.FP16: to_fp16}  # what the runner makes of a workload's ONNX
 FLOAT = {Precision.FP32: "FLOAT", Precision.FP16: "HALF"}
 
@@ -41,7 +46,7 @@ class Layer:
 
 
 def operator(key: str, precision: Precision = Precision.FP32) -> bytes:
-    return GIVEN[precision](operator_workload(OperatorSpec.from_key(key)).onnx)
+    return GIVEN[precision](workload_between(OperatorSpec.from_key(key)).onnx)
 
 
 def table_7(precision: Precision, resolution: Resolution) -> bytes:

@@ -1,0 +1,92 @@
+"""What an operator takes within a network: it is measured between neighbours, and what these take is subtracted.
+
+By itself an operator pays for what no network pays: an engine keeps maps in blocks of channels and reorders what enters
+and what leaves, and it runs an upsampling or a concatenation that stands between convolutions in another way, or not
+at all. So each map that an operator reads is written by a 1x1 convolution, and each that it writes is read by one.
+These go from and to few channels, which costs little to reorder. Of each map, half of what its two neighbours take
+with nothing between is subtracted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fasterseg_core.blocks import after, before, build_operator, input_shapes, with_random_norms
+from fasterseg_core.latency_table import LatencyRow, RowState
+from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure
+from fasterseg_core.search_space import DOWNSAMPLE_RATES
+from services.profiler.runners import Workload
+
+
+class Between(nn.Module):
+    """An operator and its neighbours: (B, NEIGHBOUR_CHANNELS, H, W) once for each map that the operator reads.
+
+    A stem reads the image itself, the last upsampling writes the logits themselves, and neighbours stand by themselves.
+    """
+
+    def __init__(self, spec: OperatorSpec) -> None:
+        super().__init__()
+        self.operator = build_operator(spec)
+        self.before = nn.ModuleList(before(shape[1]) for shape in input_shapes(spec)) if _has_before(spec) else None
+        self.after = after(spec.c_out) if _has_after(spec) else nn.Identity()
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        read = maps if self.before is None else [layer(x) for layer, x in zip(self.before, maps, strict=True)]
+        written: Tensor = self.after(self.operator(*read))
+        return written
+
+
+def workload_between(spec: OperatorSpec) -> Workload:
+    """An operator between its neighbours, with the same random weights every time."""
+    shapes = input_shapes(spec)
+    if _has_before(spec):
+        shapes = tuple((1, NEIGHBOUR_CHANNELS, height, width) for _, _, height, width in shapes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return Workload(with_random_norms(Between(spec)), shapes)
+
+
+def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
+    """The neighbours, with nothing between, of each map that an operator reads or writes."""
+    maps = [shape[1:] for shape in input_shapes(spec)] if _has_before(spec) else []
+    if _has_after(spec):
+        maps.append((spec.c_out, *spec.output_size))
+    return tuple(
+        OperatorSpec(operator=Structure.NEIGHBOURS, c_in=channels, c_out=channels, height=height, width=width)
+        for channels, height, width in maps
+    )
+
+
+def without_neighbours(row: LatencyRow, neighbours: Sequence[LatencyRow]) -> LatencyRow:
+    """The row of an operator that was measured between neighbours; zero where an engine does nothing for it.
+
+    Quarantined where its neighbours are.
+    """
+    refused = next((other for other in neighbours if other.state is RowState.QUARANTINED), None)
+    if refused is not None and row.state is RowState.MEASURED:
+        row = replace(row, state=RowState.QUARANTINED, reason=f"its neighbours: {refused.reason}")
+    if row.state is RowState.QUARANTINED:
+        return row
+    theirs = time_of(neighbours)
+    return replace(
+        row,
+        milliseconds=max(0.0, row.milliseconds - theirs),
+        lower_quartile=max(0.0, row.lower_quartile - theirs),
+        upper_quartile=max(0.0, row.upper_quartile - theirs),
+    )
+
+
+def time_of(neighbours: Sequence[LatencyRow]) -> float:
+    """Milliseconds of the neighbours around an operator: of each map half of what both of its neighbours take."""
+    return sum(row.milliseconds for row in neighbours) / 2
+
+
+def _has_before(spec: OperatorSpec) -> bool:
+    return spec.operator not in (Structure.STEM, Structure.NEIGHBOURS)
+
+
+def _has_after(spec: OperatorSpec) -> bool:
+    is_last = spec.operator is Structure.UPSAMPLE and spec.stride == DOWNSAMPLE_RATES[0]
+    return spec.operator is not Structure.NEIGHBOURS and not is_last

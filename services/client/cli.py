@@ -117,6 +117,18 @@ def logs(
 
 
 @app.command()
+def events(
+    job_id: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Print a job's history, one JSON object a line."""
+    with service(url) as client:
+        for event in client.stream_events(job_id) if follow else client.events(job_id):
+            typer.echo(event.model_dump_json())
+
+
+@app.command()
 def wait(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Show a job's progress until it ends.
 

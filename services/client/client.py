@@ -11,6 +11,7 @@ from typing import Self
 import httpx
 from pydantic import BaseModel
 
+from .errors import UnreachableError
 from .schemas import (
     ArchitecturePage,
     ArchitectureRecord,
@@ -34,10 +35,11 @@ from .schemas import (
     LatencyTableSummary,
     Preset,
 )
-from .transport import build_post, connect, parsed, parsed_document, send, verified
+from .transport import build_post, connect, lines, parsed, parsed_document, send, verified
 
 PATIENCE_SECONDS = 6.0  # of one request while the service is away; it asks for 5 s where a part of it is
 FOLLOW_PATIENCE_SECONDS = 60.0  # of a request that follows a job, so that a restart of the service is survived
+EVENT_DATA = "data: "  # begins the line of a server-sent event that holds it
 
 
 class FasterSegClient:
@@ -107,6 +109,26 @@ class FasterSegClient:
         while items := parsed(EventPage, self._get(f"jobs/{job_id}/events", {"after": str(after)})).items:
             yield from items
             after = items[-1].sequence
+
+    def stream_events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's history beyond the event number `after` as it happens, until the job is over.
+
+        A lost connection is opened again where it broke; UnreachableError where the service stays away.
+        """
+        while True:
+            headers = {"Last-Event-ID": str(after)}
+            request = self._http.build_request("GET", f"jobs/{job_id}/events/stream", headers=headers)
+            try:
+                for line in lines(self._http, request):
+                    if line.startswith(EVENT_DATA):
+                        event = Event.model_validate_json(line.removeprefix(EVENT_DATA))
+                        yield event
+                        after = event.sequence
+            except UnreachableError:
+                self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS)
+            else:
+                if self.job(job_id).state.is_final:
+                    return
 
     def logs(self, job_id: str) -> str:
         """What the job's latest attempt printed so far."""

@@ -90,6 +90,21 @@ def receive(
     return _patiently(lambda: _receive(http, request, file), patience_seconds, sleep)
 
 
+def lines(http: httpx.Client, request: httpx.Request) -> Iterator[str]:
+    """The lines of an answer's body as they arrive, asked for once.
+
+    Raises:
+        UnreachableError: nothing answered, or the connection was lost.
+        ProblemError: the service refused.
+    """
+    try:
+        with closing(http.send(request, stream=True)) as response:
+            _refuse(response)
+            yield from response.iter_lines()
+    except httpx.TransportError as error:
+        raise _unreachable(http, error) from error
+
+
 def _patiently(ask: Callable[[], _Answer], patience_seconds: float, sleep: Callable[[float], None]) -> _Answer:
     deadline = time.monotonic() + patience_seconds
     delay = FIRST_DELAY_SECONDS
@@ -146,15 +161,20 @@ def _receive(http: httpx.Client, request: httpx.Request, file: BufferedIOBase) -
     digest = hashlib.sha256()
     try:
         with closing(http.send(request, stream=True)) as response:
-            if not response.is_success:
-                response.read()
-                raise ProblemError(_problem(response), _retry_after_seconds(response))
+            _refuse(response)
             for chunk in response.iter_bytes(CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)
     except httpx.TransportError as error:
         raise _unreachable(http, error) from error
     return digest.hexdigest()
+
+
+def _refuse(response: httpx.Response) -> None:
+    """Raises the problem of an answer that is one; its body has not been read."""
+    if not response.is_success:
+        response.read()
+        raise ProblemError(_problem(response), _retry_after_seconds(response))
 
 
 def _unreachable(http: httpx.Client, error: httpx.TransportError) -> UnreachableError:

@@ -240,6 +240,10 @@ class FakeControlPlane:
             case "GET", ["jobs", _, "events"]:
                 later = [event for event in self.events if event.sequence > int(query["after"])]
                 return _ok(EventPage(items=later[:PAGE_SIZE]))
+            case "GET", ["jobs", _, "events", "stream"]:
+                return Answer(
+                    200, b"".join(b"data: %s\n\n" % event.model_dump_json().encode() for event in self.events)
+                )
             case "GET", ["jobs", _, "logs"]:
                 return Answer(200, _next(self.logs).encode())
             case "GET", ["artifacts", digest]:

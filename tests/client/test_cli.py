@@ -219,6 +219,15 @@ def test_cancel_that_comes_too_late_says_so(plane: FakeControlPlane, run: Run) -
     assert (result.exit_code, result.stderr) == (1, "409 Conflict: the job has succeeded\n")
 
 
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_events_are_printed_one_a_line(plane: FakeControlPlane, run: Run, options: list[str]) -> None:
+    job = plane.add(a_job(state=JobState.SUCCEEDED))
+
+    lines = run("events", job, *options).stdout.splitlines()
+
+    assert [json.loads(line)["sequence"] for line in lines] == [event.sequence for event in plane.events]
+
+
 def test_logs_are_printed_as_they_are(plane: FakeControlPlane, run: Run) -> None:
     plane.logs = ["epoch 1 [bold]\nepoch 2"]
 

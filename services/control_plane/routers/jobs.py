@@ -1,11 +1,14 @@
 """Jobs: submit, list, show, cancel, follow."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
+from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
 from services.control_plane.parts import AllParts, ReadSession, WriteSession
 from services.control_plane.submission import submit_job
@@ -17,6 +20,14 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Cursor = Annotated[int | None, Query(ge=0, description="next_cursor of the page before", lt=2**31)]
+After = Annotated[int, Query(ge=0, lt=2**31, description="the number of the last event that was read")]
+LastEventId = Annotated[
+    int | None, Header(ge=0, lt=2**31, description="as `after`; browsers send it when they reconnect")
+]
+
+
+def _existing(job_id: JobId, session: ReadSession) -> str:
+    return find_job(session, job_id).id
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED)
@@ -54,9 +65,18 @@ def cancel(job_id: JobId, session: WriteSession) -> Job:
 
 
 @router.get("/{job_id}/events")
-def events(job_id: JobId, session: ReadSession, after: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> EventPage:
+def events(job_id: JobId, session: ReadSession, after: After = 0) -> EventPage:
     """The job's history after an event, oldest first."""
     return EventPage(items=list_events(session, find_job(session, job_id).id, after))
+
+
+@router.get("/{job_id}/events/stream", response_class=EventSourceResponse)
+async def stream(
+    job_id: Annotated[str, Depends(_existing)], parts: AllParts, after: After = 0, last_event_id: LastEventId = None
+) -> AsyncIterator[ServerSentEvent]:
+    """The job's history after an event as server-sent events, as it happens, until the job is over."""
+    async for event in event_stream(parts.database, job_id, after if last_event_id is None else last_event_id):
+        yield event
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)

@@ -1,0 +1,82 @@
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from services.client.client import FasterSegClient
+from services.client.errors import ProblemError, UnreachableError
+from services.client.schemas import Event, JobState
+from tests.client.fake_control_plane import NOW, a_job
+
+EVENTS = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4)]
+LOST = httpx.ReadError("connection reset")
+
+
+class Streaming(httpx.BaseTransport):
+    """Plays one script a stream, events or an error that breaks it, and shows a job that is over after the last one."""
+
+    def __init__(self, *scripts: list[Event | httpx.TransportError]) -> None:
+        self.scripts = list(scripts)
+        self.asked_after: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/stream"):
+            state = JobState.RUNNING if self.scripts else JobState.SUCCEEDED
+            return httpx.Response(200, content=a_job(state=state).model_dump_json())
+        self.asked_after.append(request.headers["Last-Event-ID"])
+        return httpx.Response(200, stream=Body(self.scripts.pop(0)))
+
+
+class Body(httpx.SyncByteStream):
+    def __init__(self, script: list[Event | httpx.TransportError]) -> None:
+        self._script = script
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b": ping\n\n"
+        for step in self._script:
+            if isinstance(step, httpx.TransportError):
+                raise step
+            yield f"event: {step.kind}\ndata: {step.model_dump_json()}\nid: {step.sequence}\n\n".encode()
+
+
+def streamed(transport: httpx.BaseTransport, after: int = 0) -> Iterator[Event]:
+    with FasterSegClient("http://service", transport=transport) as client:
+        yield from client.stream_events("000000000001", after=after)
+
+
+def test_events_are_read_until_the_job_is_over():
+    transport = Streaming(EVENTS)
+
+    assert list(streamed(transport)) == EVENTS
+    assert transport.asked_after == ["0"]
+
+
+def test_a_lost_connection_is_opened_again_where_it_broke():
+    transport = Streaming([*EVENTS[:2], LOST], [LOST], EVENTS[2:])
+
+    assert list(streamed(transport)) == EVENTS
+    assert transport.asked_after == ["0", "2", "2"]
+
+
+def test_a_stream_that_a_restart_ends_early_is_opened_again():
+    transport = Streaming(EVENTS[1:3], EVENTS[3:])
+
+    assert list(streamed(transport, after=1)) == EVENTS[1:]
+    assert transport.asked_after == ["1", "3"]
+
+
+def test_a_refusal_is_raised():
+    transport = httpx.MockTransport(lambda _: httpx.Response(404))
+
+    with pytest.raises(ProblemError):
+        list(streamed(transport))
+
+
+def test_a_service_that_stays_away_is_unreachable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.client.client.FOLLOW_PATIENCE_SECONDS", 0.0)
+
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(UnreachableError):
+        list(streamed(httpx.MockTransport(away)))

@@ -114,7 +114,7 @@ class AttemptClient:
 
     @property
     def should_stop(self) -> bool:
-        """Whether to stop: cancellation was requested (call `cancelled`), or nothing may be written any more."""
+        """Whether to stop: the job was cancelled or paused (call `cancelled`), or nothing may be written any more."""
         return self._cancel or self._failure is not None
 
     def progress(self, progress: Progress) -> None:
@@ -203,7 +203,7 @@ class AttemptClient:
         self._finish("fail", AttemptFailure(reason=reason))
 
     def cancelled(self) -> None:
-        """Ends the job as was requested, after what is spooled was delivered."""
+        """Ends the attempt as was asked, after what is spooled was delivered: the job is cancelled, or paused."""
         self._flush()
         self._finish("cancelled")
 

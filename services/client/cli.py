@@ -16,7 +16,7 @@ from .cli_programs import TO_ANOTHER_PROGRAM, run_core, run_service
 from .client import FasterSegClient
 from .display import job_details, job_table
 from .lut_cli import lut_app
-from .progress import title
+from .progress import status, title
 from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Preset
 
 app = typer.Typer(
@@ -59,6 +59,7 @@ def submit(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
+    priority: Annotated[int, typer.Option(help="Of two jobs that can run the higher starts first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -67,7 +68,15 @@ def submit(
     configuration = _configuration(spec, settings or [])
     job_inputs = _inputs(inputs or [])
     with service(url) as client:
-        job = client.submit(kind, configuration, preset=preset, after=after or [], inputs=job_inputs, name=name)
+        job = client.submit(
+            kind,
+            configuration,
+            preset=preset,
+            after=after or [],
+            inputs=job_inputs,
+            name=name,
+            priority=priority,
+        )
         if not as_json:
             typer.echo(job.id)
         if wait:
@@ -144,6 +153,22 @@ def cancel(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
     with service(url) as client:
         job = client.cancel(job_id)
     typer.echo(f"{title(job)}: {job.state if job.state.is_final else 'cancellation requested'}")
+
+
+@app.command()
+def pause(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
+    """Keep a job from starting, or ask it to stop until it is resumed; what it has done is kept."""
+    with service(url) as client:
+        job = client.pause(job_id)
+    typer.echo(f"{title(job)}: {status(job)}")
+
+
+@app.command()
+def resume(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
+    """Let a paused job go on where it was."""
+    with service(url) as client:
+        job = client.resume(job_id)
+    typer.echo(f"{title(job)}: {status(job)}")
 
 
 @app.command()

@@ -72,6 +72,7 @@ class FasterSegClient:
         after: Iterable[str] = (),
         inputs: Inputs | None = None,
         name: str | None = None,
+        priority: int = 0,
         idempotency_key: str | None = None,
     ) -> Job:
         """The accepted job; submitting again with the same key and values returns the same job."""
@@ -82,6 +83,7 @@ class FasterSegClient:
             after=list(after),
             inputs=inputs or Inputs(),
             name=name,
+            priority=priority,
         )
         key = idempotency_key or uuid.uuid4().hex
         return parsed(Job, self._post("jobs", submission, headers={"Idempotency-Key": key}))
@@ -103,6 +105,14 @@ class FasterSegClient:
     def cancel(self, job_id: str) -> Job:
         """The job, with its cancellation requested."""
         return parsed(Job, self._post(f"jobs/{job_id}/cancel"))
+
+    def pause(self, job_id: str) -> Job:
+        """The job, which will not start, or is asked to stop, until it is resumed."""
+        return parsed(Job, self._post(f"jobs/{job_id}/pause"))
+
+    def resume(self, job_id: str) -> Job:
+        """The job, which goes on where it was."""
+        return parsed(Job, self._post(f"jobs/{job_id}/resume"))
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's history beyond the event number `after`, in order."""

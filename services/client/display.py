@@ -40,6 +40,7 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "name", job.name or ""
     yield "state", status(job)
     yield "attempts", str(job.epoch)
+    yield "priority", str(job.priority)
     yield "after", " ".join(job.after)
     yield "ray job", job.ray_submission_id or ""
     yield "created", f"{job.created_at:%Y-%m-%d %H:%M:%S %Z}"

@@ -43,9 +43,11 @@ def details(progress: Progress) -> str:
 
 
 def status(job: Job) -> str:
-    """The job's state with what explains it: its progress, its failure, or a cancellation not yet obeyed."""
+    """The job's state with what explains it: its progress, its failure, or a request not yet obeyed."""
     if job.state is JobState.RUNNING and job.cancel_requested:
         return "running, to be cancelled"
+    if job.paused:
+        return "paused" if job.state is JobState.QUEUED else "running, to be paused"
     if job.state is JobState.RUNNING and job.progress is not None:
         return details(job.progress)
     if job.reason is not None:

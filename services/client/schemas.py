@@ -82,6 +82,7 @@ class JobSubmission(Schema):
     after: list[JobId] = Field(default_factory=list, max_length=16)
     inputs: Inputs = Field(default_factory=Inputs)
     name: Name | None = None
+    priority: int = Field(default=0, ge=-100, le=100)  # of two jobs that can run the higher starts first
 
 
 class Progress(Schema):
@@ -131,6 +132,8 @@ class Job(Schema):
     latency_table: Sha256 | None  # made by this job
     architectures: dict[str, Sha256]  # made by this job: role -> id
     artifacts: list[Artifact]
+    priority: int
+    paused: bool  # queued and not started, or running and asked to stop for now
     cancel_requested: bool
     created_at: datetime
     started_at: datetime | None
@@ -145,7 +148,8 @@ class JobPage(Schema):
 class Event(Schema):
     """One line of a job's history.
 
-    Kinds: queued, started, progress, epoch, checkpoint, requeued, cancel_requested, succeeded, failed, cancelled.
+    Kinds: queued, started, progress, epoch, checkpoint, requeued, pause_requested, paused, resumed, cancel_requested,
+    succeeded, failed, cancelled.
     """
 
     sequence: int
@@ -304,7 +308,7 @@ class Heartbeat(Schema):
 class AttemptStatus(Schema):
     """The answer to a worker's writes: whether it should stop."""
 
-    cancel: bool
+    cancel: bool  # or pause: the worker does the same
 
 
 class WorkerEvent(Schema):

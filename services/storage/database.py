@@ -51,11 +51,16 @@ def open_database(url: str) -> Database:
 
 def migrate(database: Database) -> None:
     """Brings the schema to the newest revision."""
+    with database.engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "head")
+
+
+def alembic_config(connection: Connection) -> Config:
+    """What Alembic's commands need to work on this connection, within its transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with database.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    return config
 
 
 def database_now(session: Session) -> datetime:

@@ -33,8 +33,9 @@ class NewJob:
 
 
 def request_digest(submission: JobSubmission) -> str:
-    """The sha256 of a submission, in hex: what an idempotency key stands for."""
-    return hashlib.sha256(json.dumps(submission.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    """The sha256 of a submission, in hex: what an idempotency key stands for, also for a service with newer fields."""
+    given = submission.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
 def submitted_before(session: Session, submission: JobSubmission, idempotency_key: str) -> JobRow | None:
@@ -61,6 +62,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         kind=submission.kind,
         name=submission.name,
         state=JobState.QUEUED,
+        priority=submission.priority,
         spec=new.spec,
         inputs=submission.inputs.model_dump(mode="json", exclude_none=True),
         sources=new.sources,
@@ -145,17 +147,20 @@ def move(session: Session, job: JobRow, to: JobState, event: str, now: datetime,
 
 
 def claim_job(session: Session) -> JobRow | None:
-    """The oldest runnable job, now running under a new epoch; none where nothing can run.
+    """The oldest runnable job of the highest priority, now running under a new epoch; none where nothing can run.
 
-    Runnable: queued, its back-off over, every parent succeeded.
+    Runnable: queued and not paused, its back-off over, every parent succeeded.
     """
     now = database_now(session)
     parent = aliased(JobRow)
     waiting = exists().where(
         JobEdgeRow.child == JobRow.id, JobEdgeRow.parent == parent.id, parent.state != JobState.SUCCEEDED
     )
-    runnable = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.runnable_at <= now, ~waiting)
-    job = session.scalar(runnable.order_by(JobRow.number).limit(1).with_for_update(skip_locked=True))
+    runnable = select(JobRow).where(
+        JobRow.state == JobState.QUEUED, JobRow.paused_at.is_(None), JobRow.runnable_at <= now, ~waiting
+    )
+    first = runnable.order_by(JobRow.priority.desc(), JobRow.number).limit(1)
+    job = session.scalar(first.with_for_update(skip_locked=True))
     if job is not None:
         move(session, job, JobState.RUNNING, "started", now)
     return job
@@ -188,6 +193,39 @@ def request_cancel(session: Session, job_id: str) -> JobRow:
         add_event(session, job, "cancel_requested", {}, now)
     if job.state is JobState.QUEUED:
         cancel_job(session, job, now)
+    return job
+
+
+def request_pause(session: Session, job_id: str) -> JobRow:
+    """Keeps a queued job from starting, and asks a running one to stop until it is resumed; again changes nothing.
+
+    Raises:
+        Conflict: the job is over.
+    """
+    job = _unfinished(session, job_id)
+    if job.paused_at is None:
+        job.paused_at = database_now(session)
+        add_event(session, job, "paused" if job.state is JobState.QUEUED else "pause_requested", {}, job.paused_at)
+    return job
+
+
+def resume_job(session: Session, job_id: str) -> JobRow:
+    """Lets a paused job run; one that is not paused is left as it is.
+
+    Raises:
+        Conflict: the job is over.
+    """
+    job = _unfinished(session, job_id)
+    if job.paused_at is not None:
+        job.paused_at = None
+        add_event(session, job, "resumed", {}, database_now(session))
+    return job
+
+
+def _unfinished(session: Session, job_id: str) -> JobRow:
+    job = locked_job(session, job_id)
+    if job.state.is_final:
+        raise Conflict(f"job {job_id} is {job.state}")
     return job
 
 

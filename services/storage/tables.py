@@ -119,7 +119,8 @@ class JobRow(Table):
         CheckConstraint("epoch > 0 OR state NOT IN ('running', 'succeeded')", name="running_has_epoch"),
         # One idempotency key makes one job.
         UniqueConstraint("idempotency_key"),
-        Index("ix_jobs_state_number", "state", "number"),
+        # Claims read the first of a state, however many are queued.
+        Index("ix_jobs_claim", "state", text("priority DESC"), "number"),
     )
 
     number: Mapped[int] = mapped_column(primary_key=True)  # the order of submission
@@ -127,6 +128,8 @@ class JobRow(Table):
     kind: Mapped[JobKind] = mapped_column(_one_of(JobKind, "kind"))
     name: Mapped[str | None] = mapped_column(String(100))
     state: Mapped[JobState] = mapped_column(_one_of(JobState, "state"))
+    priority: Mapped[int] = mapped_column(server_default="0")  # the higher is claimed first
+    paused_at: Mapped[datetime | None]  # not claimed while it is set; its worker is asked to stop
     spec: Mapped[JsonObject]
     inputs: Mapped[JsonObject]  # named by the submission: input -> digest or job id
     sources: Mapped[JsonObject]  # taken from a parent: input -> job id

@@ -46,6 +46,8 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
             latency_table=job.latency_table,
             architectures=architectures[job.id],
             artifacts=artifacts[job.id],
+            priority=job.priority,
+            paused=job.paused_at is not None and not job.state.is_final,
             cancel_requested=job.cancel_requested_at is not None,
             created_at=job.created_at,
             started_at=job.started_at,

@@ -13,7 +13,7 @@ from services.storage.artifacts import add_artifacts, require_blob
 from services.storage.attempts import end_attempt, end_unsuccessfully, lock_attempt, renew_lease, secret_digest
 from services.storage.database import database_now
 from services.storage.documents import add_calibration, add_derived_architecture, add_latency_table
-from services.storage.errors import Conflict, InvalidRequest, LeaseLost, NotAuthorized
+from services.storage.errors import InvalidRequest, LeaseLost, NotAuthorized
 from services.storage.events import add_event, add_worker_events
 from services.storage.inputs import NETWORK_ARTIFACT, resolve_inputs
 from services.storage.jobs import cancel_job, move
@@ -126,14 +126,15 @@ def fail(session: Session, submission_id: str, token: str, reason: Reason) -> No
     end_unsuccessfully(session, attempt, job, AttemptOutcome.FAILED, reason)
 
 
-def acknowledge_cancel(session: Session, submission_id: str, token: str) -> None:
-    """Ends the attempt and its job as cancelled; Conflict where nobody asked for it."""
+def acknowledge_stop(session: Session, submission_id: str, token: str) -> None:
+    """Ends the attempt as was asked: its job is cancelled, or queued again, to go on from here once it is resumed."""
     attempt, job = _fenced(session, submission_id, token)
-    if job.cancel_requested_at is None:
-        raise Conflict(f"nobody asked to cancel job {job.id}")
     now = database_now(session)
     end_attempt(session, attempt, AttemptOutcome.CANCELLED)
-    cancel_job(session, job, now)
+    if job.cancel_requested_at is not None:
+        cancel_job(session, job, now)
+    else:
+        move(session, job, JobState.QUEUED, "requeued" if job.paused_at is None else "paused", now)
 
 
 def authorize(session: Session, token: str) -> None:
@@ -169,7 +170,7 @@ def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRo
 
 def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> schemas.AttemptStatus:
     renew_lease(session, attempt)
-    return schemas.AttemptStatus(cancel=job.cancel_requested_at is not None)
+    return schemas.AttemptStatus(cancel=job.cancel_requested_at is not None or job.paused_at is not None)
 
 
 def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:

@@ -110,6 +110,8 @@ def a_job(**values: object) -> Job:
         "latency_table": None,
         "architectures": {},
         "artifacts": [],
+        "priority": 0,
+        "paused": False,
         "cancel_requested": False,
         "created_at": NOW,
         "started_at": None,
@@ -236,6 +238,10 @@ class FakeControlPlane:
                 return _ok(_next(self.jobs[job_id]))
             case "POST", ["jobs", job_id, "cancel"]:
                 self.jobs[job_id] = [job.model_copy(update={"cancel_requested": True}) for job in self.jobs[job_id]]
+                return _ok(self.jobs[job_id][0])
+            case "POST", ["jobs", job_id, ("pause" | "resume") as action]:
+                changes = {"paused": action == "pause"}
+                self.jobs[job_id] = [job.model_copy(update=changes) for job in self.jobs[job_id]]
                 return _ok(self.jobs[job_id][0])
             case "GET", ["jobs", _, "events"]:
                 later = [event for event in self.events if event.sequence > int(query["after"])]

@@ -210,6 +210,22 @@ def test_cancel_says_that_it_was_requested(plane: FakeControlPlane, run: Run) ->
     assert run("cancel", job_id).stdout == f"search {job_id}: cancellation requested\n"
 
 
+@pytest.mark.parametrize(
+    ("state", "shown"), [(JobState.QUEUED, "paused"), (JobState.RUNNING, "running, to be paused")], ids=str
+)
+def test_a_job_is_paused_and_resumed(plane: FakeControlPlane, run: Run, state: JobState, shown: str) -> None:
+    job_id = plane.add(a_job(state=state))
+
+    assert run("pause", job_id).stdout == f"search {job_id}: {shown}\n"
+    assert run("resume", job_id).stdout == f"search {job_id}: {state}\n"
+
+
+def test_submit_gives_a_priority(plane: FakeControlPlane, run: Run) -> None:
+    run("submit", "search", "--priority", "7")
+
+    assert next(iter(plane.submissions.values())).priority == 7
+
+
 def test_cancel_that_comes_too_late_says_so(plane: FakeControlPlane, run: Run) -> None:
     finished = Problem(title="Conflict", status=409, detail="the job has succeeded")
     plane.refusals["POST /jobs/0000000000ab/cancel"] = problem_answer(finished)

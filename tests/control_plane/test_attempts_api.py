@@ -138,8 +138,6 @@ def test_a_worker_acknowledges_a_cancellation(api: TestClient, database: Databas
     job = submitted(api, "profile")
     worker = a_started_worker(database)
     attempt, headers = f"attempts/{worker.submission_id}", as_worker(worker)
-    assert api.post(f"{attempt}/cancelled", headers=headers).status_code == 409
-
     api.post(f"jobs/{job}/cancel")
 
     assert api.post(f"{attempt}/heartbeat", json={}, headers=headers).json() == {"cancel": True}

@@ -67,6 +67,24 @@ def test_a_failed_job_cannot_be_cancelled(api: TestClient):
     assert api.post(f"jobs/{search}/cancel").status_code == 409
 
 
+def test_a_job_is_paused_and_resumed(api: TestClient):
+    job = submitted(api, "profile")
+
+    assert api.post(f"jobs/{job}/pause").json()["paused"] is True
+    assert api.get(f"jobs/{job}").json()["state"] == "queued"
+    assert api.post(f"jobs/{job}/resume").json()["paused"] is False
+    api.post(f"jobs/{job}/cancel")
+    assert api.post(f"jobs/{job}/pause").status_code == 409
+    assert api.post("jobs/aaaaaaaaaaaa/resume").status_code == 404
+
+
+def test_a_submission_has_a_priority(api: TestClient):
+    body = {"kind": "profile", "preset": "quick", "priority": 3}
+
+    assert api.post("jobs", json=body).json()["priority"] == 3
+    assert api.post("jobs", json=body | {"priority": 101}).json()["errors"][0]["field"] == "priority"
+
+
 def test_events_are_resumable(api: TestClient, database: Database):
     job = submitted(api, "profile")
     a_started_worker(database)

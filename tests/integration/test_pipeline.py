@@ -94,11 +94,17 @@ def checkpoints(client: FasterSegClient, job: Job) -> list[str]:
     return [str(event.data["sha256"]) for event in client.events(job.id) if event.kind == "checkpoint"]
 
 
-def kill_attempt(client: FasterSegClient, job: Job, epoch: int, phase: str) -> None:
-    """SIGKILL to the worker of the nth attempt at a job, once it is in a phase and has left its first checkpoint."""
+def in_phase(client: FasterSegClient, job: Job, epoch: int, phase: str) -> Job:
+    """The job, once its nth attempt is in a phase."""
     while (now := client.job(job.id)).epoch < epoch or now.progress is None or now.progress.phase != phase:
         assert not now.state.is_final, now.reason
         time.sleep(0.05)
+    return now
+
+
+def kill_attempt(client: FasterSegClient, job: Job, epoch: int, phase: str) -> None:
+    """SIGKILL to the worker of the nth attempt at a job, once it is in a phase and has left its first checkpoint."""
+    now = in_phase(client, job, epoch, phase)
     while len(checkpoints(client, job)) < epoch:
         time.sleep(0.05)
     kill_worker(now)
@@ -126,6 +132,27 @@ def test_a_search_killed_in_both_phases_and_with_a_damaged_checkpoint_ends_as_if
     assert curves == recorded(client, search, tmp_path / "undisturbed")
     assert [step for step, _ in curves["loss/search_step"]] == list(range(1, 21))
     assert curves == scalars(reader(service.state / "tensorboard" / f"search-{final.id}"))
+
+
+def test_a_paused_search_goes_on_once_it_is_resumed_and_ends_as_if_undisturbed(
+    client: FasterSegClient, profile: Job, search: Job
+) -> None:
+    job = client.submit("search", SEARCH, preset="quick", after=[profile.id])
+    in_phase(client, job, 1, "search")
+
+    client.pause(job.id)
+    while (now := client.job(job.id)).state is not JobState.QUEUED:
+        time.sleep(0.05)
+    assert now.paused
+    client.resume(job.id)
+    kinds = [event.kind for event in client.stream_events(job.id)]  # to the end
+
+    assert [kind for kind in kinds if kind not in ("checkpoint", "epoch")] == [
+        *("queued", "started", "pause_requested", "paused", "resumed", "started", "succeeded")
+    ]
+    final = client.job(job.id)
+    assert artifact(client, final, "history.json") == artifact(client, search, "history.json")
+    assert final.architectures == search.architectures
 
 
 def test_a_search_that_diverges_fails_for_good_and_keeps_its_last_good_state(

@@ -47,10 +47,15 @@ class Worker:
 
 
 def a_job(
-    database: Database, kind: JobKind = JobKind.PROFILE, *, after: list[str] | None = None, **values: object
+    database: Database,
+    kind: JobKind = JobKind.PROFILE,
+    *,
+    after: list[str] | None = None,
+    priority: int = 0,
+    **values: object,
 ) -> str:
     """The id of a queued job."""
-    submission = JobSubmission(kind=kind, after=after or [])
+    submission = JobSubmission(kind=kind, after=after or [], priority=priority)
     spec = _DOCUMENT.validate_python(values.pop("spec", {}))
     sources = values.pop("sources", {})
     assert isinstance(sources, dict)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
@@ -9,15 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.client.schemas import AttemptSuccess, FailureClass, Heartbeat, JobKind, JobState, Reason
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database, migrate, open_database
 from services.storage.errors import Conflict, LeaseLost
-from services.storage.jobs import claim_job, request_cancel
+from services.storage.jobs import claim_job, find_job, request_cancel, request_pause, resume_job
 from services.storage.tables import AttemptRow, EventRow, JobRow
-from services.storage.worker_writes import acknowledge_cancel, fail, heartbeat, succeed
+from services.storage.worker_writes import acknowledge_stop, fail, heartbeat, succeed
 from tests.storage.builders import Worker, a_job, a_started_worker, end_backoff
 
 _folder = tempfile.TemporaryDirectory(prefix="machine-")  # removed when the process ends
@@ -53,10 +55,10 @@ class JobStoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.database.engine.dispose()
 
-    @rule(parent=st.integers(0, 9))
-    def submit(self, parent: int) -> None:
+    @rule(parent=st.integers(0, 9), priority=st.integers(-1, 1))
+    def submit(self, parent: int, priority: int) -> None:
         after = [self.jobs[parent]] if parent < len(self.jobs) else []
-        self.jobs.append(a_job(self.database, JobKind.EVALUATE, after=after))
+        self.jobs.append(a_job(self.database, JobKind.EVALUATE, after=after, priority=priority))
 
     @rule()
     def start(self) -> None:
@@ -65,7 +67,10 @@ class JobStoreMachine(RuleBasedStateMachine):
         with self.database.writing() as session:
             runnable = claim_job(session) is not None  # rolled back: the session is closed without a commit
         if runnable:
-            self.workers.append(a_started_worker(self.database))
+            worker = a_started_worker(self.database)
+            self.workers.append(worker)
+            with self.database.reading() as session:
+                assert find_job(session, worker.assignment.job).paused_at is None, "a paused job does not start"
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -91,25 +96,22 @@ class JobStoreMachine(RuleBasedStateMachine):
                     case "fail":
                         fail(session, name, token, Reason(failure=FailureClass.OUT_OF_MEMORY, message=name))
                     case "cancelled":
-                        acknowledge_cancel(session, name, token)
+                        acknowledge_stop(session, name, token)
         except LeaseLost:
             accepted = False
-        except Conflict:
-            assert action == "cancelled"
-            return
         assert accepted == (name not in self.ended), "an attempt that has ended writes nothing, a live one writes"
         if action != "heartbeat":
             self.ended.add(name)
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), request=st.sampled_from([request_cancel, request_pause, resume_job]))
+    def ask(self, data: st.DataObject, request: Callable[[Session, str], JobRow]) -> None:
         job = data.draw(st.sampled_from(self.jobs))
         try:
             with self.database.writing.begin() as session:
-                request_cancel(session, job)
+                request(session, job)
         except Conflict:
-            assert self.final[job] in (JobState.SUCCEEDED, JobState.FAILED)
+            assert self.final[job] is not JobState.CANCELLED or request is not request_cancel
 
     @invariant()
     def the_rows_keep_their_promises(self) -> None:

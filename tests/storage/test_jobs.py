@@ -1,8 +1,10 @@
 """Jobs move along legal transitions, each with its event; children follow their parents."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
+from sqlalchemy.orm import Session
 
 from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, Reason
 from services.storage.database import Database, database_now
@@ -19,7 +21,10 @@ from services.storage.jobs import (
     locked_job,
     move,
     request_cancel,
+    request_pause,
+    resume_job,
 )
+from services.storage.tables import JobRow
 from services.storage.worker_writes import succeed
 from tests.storage.builders import a_job, a_started_worker, a_success
 
@@ -55,6 +60,53 @@ def test_claim_takes_the_oldest_runnable_job(database: Database):
         assert (claimed.id, claimed.state, claimed.epoch) == (first, JobState.RUNNING, 1)
 
     assert event_kinds(database, first) == ["queued", "started"]
+
+
+def claimed(database: Database) -> str | None:
+    with database.writing.begin() as session:
+        job = claim_job(session)
+        return None if job is None else job.id
+
+
+def test_claim_takes_the_highest_priority_and_of_equals_the_oldest(database: Database):
+    low, first, second, high = (a_job(database, priority=priority) for priority in (-1, 0, 0, 5))
+
+    assert [claimed(database) for _ in range(5)] == [high, first, second, low, None]
+
+
+def test_a_paused_job_is_not_claimed_until_it_is_resumed(database: Database):
+    paused, other = a_job(database), a_job(database)
+    for _ in range(2):
+        with database.writing.begin() as session:
+            request_pause(session, paused)
+    assert [claimed(database), claimed(database)] == [other, None]
+
+    for _ in range(2):
+        with database.writing.begin() as session:
+            resume_job(session, paused)
+    assert claimed(database) == paused
+    assert event_kinds(database, paused) == ["queued", "paused", "resumed", "started"]
+
+
+def test_a_paused_job_can_be_cancelled(database: Database):
+    job = a_job(database)
+    with database.writing.begin() as session:
+        request_pause(session, job)
+        request_cancel(session, job)
+
+    assert state_of(database, job) is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("request_", [request_pause, resume_job])
+def test_a_job_that_is_over_is_neither_paused_nor_resumed(
+    database: Database, request_: Callable[[Session, str], JobRow]
+):
+    job = a_job(database)
+    with database.writing.begin() as session:
+        request_cancel(session, job)
+
+    with database.writing.begin() as session, pytest.raises(Conflict, match="is cancelled"):
+        request_(session, job)
 
 
 def test_claim_leaves_a_job_whose_parent_has_not_succeeded(database: Database):

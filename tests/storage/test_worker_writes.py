@@ -23,12 +23,12 @@ from services.storage.attempts import (
     renew_ticket,
 )
 from services.storage.database import Database
-from services.storage.errors import Conflict, InvalidRequest, LeaseLost, NotAuthorized, NotFound
+from services.storage.errors import InvalidRequest, LeaseLost, NotAuthorized, NotFound
 from services.storage.events import list_events
-from services.storage.jobs import claim_job, find_job, request_cancel
+from services.storage.jobs import claim_job, find_job, request_cancel, request_pause, resume_job
 from services.storage.views import show_job
 from services.storage.worker_writes import (
-    acknowledge_cancel,
+    acknowledge_stop,
     add_checkpoint,
     authorize,
     fail,
@@ -317,15 +317,71 @@ def test_a_worker_acknowledges_a_request_to_cancel(database: Database):
     worker = a_started_worker(database)
     with database.writing.begin() as session:
         request_cancel(session, job)
-        acknowledge_cancel(session, worker.submission_id, worker.token)
+        acknowledge_stop(session, worker.submission_id, worker.token)
         assert find_job(session, job).state is JobState.CANCELLED
 
 
-def test_a_cancellation_that_nobody_requested_is_refused(database: Database):
-    a_job(database)
+def test_a_worker_that_pauses_leaves_a_job_that_goes_on_once_it_is_resumed(database: Database):
+    job = a_job(database)
     worker = a_started_worker(database)
-    with database.writing.begin() as session, pytest.raises(Conflict, match="nobody asked"):
-        acknowledge_cancel(session, worker.submission_id, worker.token)
+    with database.writing.begin() as session:
+        a_blob(session)
+        assert not heartbeat(session, worker.submission_id, worker.token, Heartbeat()).cancel
+        request_pause(session, job)
+        assert add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(BLOB)).cancel
+        acknowledge_stop(session, worker.submission_id, worker.token)
+        assert find_job(session, job).state is JobState.QUEUED
+        assert claim_job(session) is None
+        resume_job(session, job)
+
+    following = a_started_worker(database)
+
+    assert following.assignment.epoch == 2
+    assert following.assignment.checkpoints == [a_checkpoint(BLOB)]
+    with database.reading() as session:
+        kinds = [event.kind for event in list_events(session, job, 0)]
+    assert kinds == ["queued", "started", "pause_requested", "checkpoint", "paused", "resumed", "started"]
+
+
+def test_a_worker_that_stops_after_the_job_was_resumed_leaves_it_queued(database: Database):
+    job = a_job(database)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        request_pause(session, job)
+        resume_job(session, job)
+        acknowledge_stop(session, worker.submission_id, worker.token)
+
+    assert a_started_worker(database).assignment.epoch == 2
+
+
+def test_a_worker_lost_while_it_was_to_pause_counts_as_no_failure(database: Database):
+    job = a_job(database)
+    for _ in range(RETRIES[FailureClass.INFRASTRUCTURE] + 2):
+        worker = a_started_worker(database)
+        with database.writing.begin() as session:
+            request_pause(session, job)
+            lose_attempt(session, worker.submission_id, "stopped by force")
+            assert find_job(session, job).state is JobState.QUEUED
+            resume_job(session, job)
+
+
+def test_a_failure_of_a_job_that_was_to_pause_counts(database: Database):
+    job = a_job(database)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        request_pause(session, job)
+        fail(session, worker.submission_id, worker.token, USER_ERROR)
+        assert find_job(session, job).state is JobState.FAILED
+
+
+def test_a_job_that_is_cancelled_while_it_pauses_is_cancelled(database: Database):
+    job = a_job(database)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        request_pause(session, job)
+        request_cancel(session, job)
+        acknowledge_stop(session, worker.submission_id, worker.token)
+        assert find_job(session, job).state is JobState.CANCELLED
 
 
 def test_an_expired_lease_is_reaped(database: Database):
@@ -353,7 +409,7 @@ WRITES: dict[str, Callable[[Session, Worker], object]] = {
     ),
     "succeed": lambda session, worker: succeed(session, worker.submission_id, worker.token, a_success(JobKind.PROFILE)),
     "fail": lambda session, worker: fail(session, worker.submission_id, worker.token, USER_ERROR),
-    "cancelled": lambda session, worker: acknowledge_cancel(session, worker.submission_id, worker.token),
+    "cancelled": lambda session, worker: acknowledge_stop(session, worker.submission_id, worker.token),
     "authorize": lambda session, worker: authorize(session, worker.token),
 }
 

@@ -58,5 +58,5 @@ def fail(submission_id: str, failure: AttemptFailure, session: WriteSession, tok
 
 @router.post("/cancelled", status_code=status.HTTP_204_NO_CONTENT)
 def cancelled(submission_id: str, session: WriteSession, token: AttemptToken) -> None:
-    """Acknowledges the request to cancel."""
-    worker_writes.acknowledge_cancel(session, submission_id, token)
+    """Acknowledges the request to stop: the job was cancelled, or is paused."""
+    worker_writes.acknowledge_stop(session, submission_id, token)

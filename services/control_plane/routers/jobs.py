@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, cancel, follow."""
+"""Jobs: submit, list, show, cancel, pause, resume, follow."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -13,7 +13,7 @@ from services.control_plane.logs import read_logs
 from services.control_plane.parts import AllParts, ReadSession, WriteSession
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
-from services.storage.jobs import find_job, request_cancel
+from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
 from services.storage.views import page_of_jobs, show_job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -62,6 +62,18 @@ def show(job_id: JobId, session: ReadSession) -> Job:
 def cancel(job_id: JobId, session: WriteSession) -> Job:
     """Cancels a queued job at once, and asks a running one to stop."""
     return show_job(session, request_cancel(session, job_id))
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: JobId, session: WriteSession) -> Job:
+    """Keeps a queued job from starting; a running one stops at its next step, and what it has done is kept."""
+    return show_job(session, request_pause(session, job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume(job_id: JobId, session: WriteSession) -> Job:
+    """Lets a paused job go on where it was."""
+    return show_job(session, resume_job(session, job_id))
 
 
 @router.get("/{job_id}/events")

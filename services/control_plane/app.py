@@ -1,11 +1,14 @@
-"""The REST application: routers under /api/v1, problems, the body limit, and the documentation at /docs."""
+"""The REST application: routers under /api/v1, problems, the body limit, metrics, and the documentation at /docs."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
+from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from services.control_plane.metrics import RequestTimes, open_registry
 from services.control_plane.parts import Parts
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
 from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables
@@ -18,6 +21,8 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     app = FastAPIOffline(title="FasterSeg", summary="Architecture search for real-time segmentation", lifespan=lifespan)
     app.state.parts = parts
     add_problem_handlers(app)
+    registry = open_registry(parts.database)
+    app.add_middleware(RequestTimes, registry=registry)
     app.add_middleware(
         BodyLimit,
         max_document_bytes=parts.settings.max_document_bytes,
@@ -26,4 +31,9 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     )
     for module in (jobs, architectures, latency_tables, artifacts, attempts, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     return app

@@ -7,7 +7,7 @@ import string
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Reason
@@ -152,18 +152,26 @@ def claim_job(session: Session) -> JobRow | None:
     Runnable: queued and not paused, its back-off over, every parent succeeded.
     """
     now = database_now(session)
-    parent = aliased(JobRow)
-    waiting = exists().where(
-        JobEdgeRow.child == JobRow.id, JobEdgeRow.parent == parent.id, parent.state != JobState.SUCCEEDED
-    )
-    runnable = select(JobRow).where(
-        JobRow.state == JobState.QUEUED, JobRow.paused_at.is_(None), JobRow.runnable_at <= now, ~waiting
-    )
-    first = runnable.order_by(JobRow.priority.desc(), JobRow.number).limit(1)
+    first = select(JobRow).where(_is_runnable(now)).order_by(JobRow.priority.desc(), JobRow.number).limit(1)
     job = session.scalar(first.with_for_update(skip_locked=True))
     if job is not None:
         move(session, job, JobState.RUNNING, "started", now)
     return job
+
+
+def longest_wait_seconds(session: Session) -> float:
+    """Since when the job that could start first could start; 0 where none can."""
+    now = database_now(session)
+    since = session.scalar(select(func.min(JobRow.runnable_at)).where(_is_runnable(now)))
+    return 0.0 if since is None else (now - since).total_seconds()
+
+
+def _is_runnable(now: datetime) -> ColumnElement[bool]:
+    parent = aliased(JobRow)
+    waits = exists().where(
+        JobEdgeRow.child == JobRow.id, JobEdgeRow.parent == parent.id, parent.state != JobState.SUCCEEDED
+    )
+    return and_(JobRow.state == JobState.QUEUED, JobRow.paused_at.is_(None), JobRow.runnable_at <= now, ~waits)
 
 
 def fail_job(session: Session, job: JobRow, reason: Reason, now: datetime) -> None:

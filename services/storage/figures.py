@@ -1,0 +1,42 @@
+"""How many of everything there are: what operators watch."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.client.schemas import JobState
+from services.storage.jobs import longest_wait_seconds
+from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow, LatencyTableRow, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Counts of rows at one moment; every state and outcome is there, at 0 where there is none."""
+
+    jobs: dict[JobState, int]
+    ended_attempts: dict[AttemptOutcome, int]
+    live_attempts: int  # whose workers may write
+    longest_wait_seconds: float  # since the job that could start first could start
+    checkpoints: int
+    latency_tables: int
+    blob_bytes: int
+
+
+def count(session: Session) -> Figures:
+    """The figures now."""
+    states = dict(session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all())
+    outcomes = dict(session.execute(select(AttemptRow.outcome, func.count()).group_by(AttemptRow.outcome)).all())
+    return Figures(
+        jobs={state: states.get(state, 0) for state in JobState},
+        ended_attempts={outcome: outcomes.get(outcome, 0) for outcome in AttemptOutcome},
+        live_attempts=outcomes.get(None, 0),
+        longest_wait_seconds=longest_wait_seconds(session),
+        checkpoints=_rows(session, CheckpointRow),
+        latency_tables=_rows(session, LatencyTableRow),
+        blob_bytes=session.scalar(select(func.sum(BlobRow.size))) or 0,
+    )
+
+
+def _rows(session: Session, table: type[Table]) -> int:
+    return session.scalar(select(func.count()).select_from(table)) or 0

@@ -1,4 +1,4 @@
-"""The control plane's process: migrates the database, then serves requests with the dispatcher beside them."""
+"""The control plane's process: migrates the database, then serves, with dispatcher and collection beside."""
 
 import logging
 import signal
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 
 import httpx
 import uvicorn
@@ -15,6 +16,7 @@ from services.control_plane.app import create_app
 from services.control_plane.dispatcher import Dispatcher
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
+from services.control_plane.retention import collect_until
 from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import migrate, open_database
@@ -83,11 +85,17 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
             max_running_jobs=parts.settings.max_running_jobs,
             cancel_grace_seconds=parts.settings.cancel_grace_seconds,
         )
-        thread = threading.Thread(target=dispatcher.run, args=(stop, parts.settings.dispatch_seconds), daemon=True)
-        thread.start()
+        min_age = timedelta(hours=parts.settings.blob_hours)
+        threads = [
+            threading.Thread(target=dispatcher.run, args=(stop, parts.settings.dispatch_seconds), daemon=True),
+            threading.Thread(target=collect_until, args=(stop, parts.database, parts.store, min_age), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
         yield
         stop.set()
-        thread.join(timeout=30)
+        for thread in threads:
+            thread.join(timeout=30)
 
     return lifespan
 

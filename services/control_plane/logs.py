@@ -4,7 +4,7 @@ import hashlib
 import io
 
 from services.control_plane.ray_jobs import RayJobs
-from services.storage.artifacts import record_blob
+from services.storage.artifacts import keep_blob
 from services.storage.attempts import latest_attempt, lock_attempt
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
@@ -29,8 +29,7 @@ def copy_logs(database: Database, store: BlobStore, ray: RayJobs, submission_id:
     """Keeps what an ended attempt printed."""
     body = ray.logs(submission_id)[-MAX_CHARACTERS:].encode()
     sha256 = hashlib.sha256(body).hexdigest()
-    store.put(sha256, io.BytesIO(body))
+    keep_blob(database, store, sha256, io.BytesIO(body))
     with database.writing.begin() as session:
-        record_blob(session, sha256, len(body))
         attempt, _ = lock_attempt(session, submission_id)
         attempt.logs = sha256

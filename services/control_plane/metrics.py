@@ -56,6 +56,7 @@ class RowCollector(Collector):
         yield GaugeMetricFamily("fasterseg_checkpoints", "Checkpoints that are kept", figures.checkpoints)
         yield GaugeMetricFamily("fasterseg_latency_tables", "Latency tables", figures.latency_tables)
         yield GaugeMetricFamily("fasterseg_blob_bytes", "Bytes of all blobs", figures.blob_bytes)
+        yield GaugeMetricFamily("fasterseg_unnamed_blob_bytes", "Those that no row names", figures.unnamed_blob_bytes)
 
 
 class RequestTimes:

@@ -1,10 +1,13 @@
 """Rows of blobs and of the named files that jobs made; the bytes lie in a blob store."""
 
-from sqlalchemy import select
+from typing import IO
+
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from services.client.schemas import Artifact
-from services.storage.database import database_now, insert_if_absent
+from services.storage.blob_store import BlobStore
+from services.storage.database import Database, database_now, insert_if_absent
 from services.storage.errors import InvalidRequest, NotFound
 from services.storage.tables import ArtifactRow, BlobRow
 
@@ -14,6 +17,22 @@ BINARY = "application/octet-stream"
 def record_blob(session: Session, sha256: str, size: int) -> None:
     """Notes that the store holds a blob whole."""
     insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=database_now(session))
+
+
+def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]) -> None:
+    """Stores a body under its digest; its row follows once the store has it whole.
+
+    The row of a blob that is there already is renewed before: collection leaves it, and its bytes, alone.
+
+    Raises:
+        InvalidRequest: the body does not hash to this digest; nothing is kept.
+    """
+    with database.writing.begin() as session:
+        now = database_now(session)
+        session.execute(update(BlobRow).where(BlobRow.sha256 == sha256).values(created_at=now))
+    size = store.put(sha256, body)
+    with database.writing.begin() as session:
+        record_blob(session, sha256, size)
 
 
 def find_blob(session: Session, sha256: str) -> tuple[int, str]:

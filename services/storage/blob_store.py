@@ -19,7 +19,7 @@ class Readable(Protocol):
 
 
 class BlobStore(Protocol):
-    """Where blobs lie. A blob is there whole and verified, or not at all; it never changes and is never overwritten.
+    """Where blobs lie. A blob is there whole and verified, or not at all; it never changes until it is deleted.
 
     Raises (every method that is given a digest):
         InvalidRequest: it is not 64 lower-case hexadecimal digits.
@@ -41,6 +41,10 @@ class BlobStore(Protocol):
             NotFound: the store has no such blob.
             CorruptBlob: what it has does not hash to this digest.
         """
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Removes a blob; one that is not there is no fault."""
         ...
 
     def check(self) -> None:

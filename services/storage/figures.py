@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.client.schemas import JobState
+from services.storage.collection import unnamed_bytes
 from services.storage.jobs import longest_wait_seconds
 from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow, LatencyTableRow, Table
 
@@ -21,6 +22,7 @@ class Figures:
     checkpoints: int
     latency_tables: int
     blob_bytes: int
+    unnamed_blob_bytes: int  # of those that no row names: to be collected
 
 
 def count(session: Session) -> Figures:
@@ -35,6 +37,7 @@ def count(session: Session) -> Figures:
         checkpoints=_rows(session, CheckpointRow),
         latency_tables=_rows(session, LatencyTableRow),
         blob_bytes=session.scalar(select(func.sum(BlobRow.size))) or 0,
+        unnamed_blob_bytes=unnamed_bytes(session),
     )
 
 

@@ -38,6 +38,11 @@ class FolderStore:
         with path.open("rb") as body:
             return verified_copy(body, sha256)
 
+    def delete(self, sha256: str) -> None:
+        """See BlobStore."""
+        check_digest(sha256)
+        self._path(sha256).unlink(missing_ok=True)
+
     def check(self) -> None:
         """See BlobStore."""
         if not os.access(self._folder, os.W_OK):

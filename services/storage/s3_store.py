@@ -58,6 +58,12 @@ class S3Store:
                 response.close()
                 response.release_conn()
 
+    def delete(self, sha256: str) -> None:
+        """See BlobStore."""
+        check_digest(sha256)
+        with _answering():
+            self._client.remove_object(bucket_name=self._bucket, object_name=_name(sha256))
+
     def check(self) -> None:
         """See BlobStore."""
         with _answering():

@@ -80,7 +80,7 @@ class BlobRow(Table):
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime]  # or sent again: it is kept for a while though no row may name it yet
 
 
 class LatencyTableRow(Table):

@@ -99,6 +99,8 @@ def test_what_is_no_digest_is_refused(store: BlobStore, digest: str):
         store.put(digest, io.BytesIO(BODY))
     with pytest.raises(InvalidRequest):
         store.open(digest)
+    with pytest.raises(InvalidRequest):
+        store.delete(digest)
 
 
 def test_an_unknown_blob_is_not_found(store: BlobStore):
@@ -126,6 +128,18 @@ def test_writers_of_one_blob_at_a_time_all_succeed(store: BlobStore):
         thread.join()
 
     assert sizes == [len(BODY)] * 4
+    assert read(store) == BODY
+
+
+def test_a_deleted_blob_is_gone_and_can_be_put_again(store: BlobStore):
+    store.put(DIGEST, io.BytesIO(BODY))
+
+    for _ in range(2):
+        store.delete(DIGEST)
+
+    with pytest.raises(NotFound):
+        store.open(DIGEST)
+    store.put(DIGEST, io.BytesIO(BODY))
     assert read(store) == BODY
 
 

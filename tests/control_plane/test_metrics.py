@@ -59,7 +59,7 @@ def test_jobs_and_attempts_are_counted_by_state_and_outcome(api: TestClient):
         "lost": 1,
     }
     assert samples["fasterseg_attempts_live",] == 1
-    assert samples["fasterseg_blob_bytes",] > 0
+    assert samples["fasterseg_blob_bytes",] == samples["fasterseg_unnamed_blob_bytes",] > 0
     assert samples["fasterseg_latency_tables",] == 0
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from services.client.schemas import Sha256
 from services.control_plane.parts import AllParts, AttemptToken, Parts, ReadSession
-from services.storage.artifacts import find_blob, record_blob
+from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
 
@@ -29,7 +29,7 @@ async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Att
         async for chunk in request.stream():
             body.write(chunk)
         body.seek(0)
-        await run_in_threadpool(_keep, parts, sha256, body)
+        await run_in_threadpool(keep_blob, parts.database, parts.store, sha256, body)
 
 
 @router.get(
@@ -51,12 +51,6 @@ def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> Strea
 def _check_token(parts: Parts, token: str) -> None:
     with parts.database.reading() as session:
         authorize(session, token)
-
-
-def _keep(parts: Parts, sha256: str, body: IO[bytes]) -> None:
-    size = parts.store.put(sha256, body)
-    with parts.database.writing.begin() as session:
-        record_blob(session, sha256, size)
 
 
 def _stream(body: IO[bytes]) -> Iterator[bytes]:

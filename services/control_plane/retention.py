@@ -1,0 +1,28 @@
+"""Removes from the store, again and again, what no row names."""
+
+import logging
+import threading
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.storage.blob_store import BlobStore
+from services.storage.collection import collect
+from services.storage.database import Database
+from services.storage.errors import DomainError
+
+PAUSE_SECONDS = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+def collect_until(stop: threading.Event, database: Database, store: BlobStore, min_age: timedelta) -> None:
+    """Collects until `stop` is set. Any number of replicas may. A pass that fails is logged: the next tries again."""
+    while not stop.wait(PAUSE_SECONDS):
+        try:
+            collected = collect(database, store, min_age)
+        except (DomainError, SQLAlchemyError) as error:
+            _log.warning("blobs were not collected: %s", error)
+        else:
+            if collected.blobs:
+                _log.info("%d blobs that nothing named were removed, %d bytes", collected.blobs, collected.size)

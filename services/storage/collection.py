@@ -1,0 +1,59 @@
+"""Collection of blobs that no row names: checkpoints that others have replaced, files that were never named.
+
+A blob may be sent long before a row names it, and sent again while it is collected. So a young one is left alone, and
+its row is held while its bytes go: whoever sends it meanwhile waits for that, and then stores it anew (`keep_blob`).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy.orm import Session
+
+from services.storage.blob_store import BlobStore
+from services.storage.database import Database, database_now
+from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed."""
+
+    blobs: int
+    size: int  # bytes
+
+
+def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collected:
+    """Removes every blob that no row names and that was sent longer ago than `min_age`, each in its own transaction.
+
+    After a crash in between a row may stand for bytes that are gone; nothing names it, and the next pass removes it.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    with database.reading() as session:
+        until = database_now(session) - min_age
+        candidates = session.scalars(select(BlobRow.sha256).where(_is_garbage(until))).all()
+    sizes = [size for sha256 in candidates if (size := _collect_one(database, store, sha256, until)) is not None]
+    return Collected(len(sizes), sum(sizes))
+
+
+def unnamed_bytes(session: Session) -> int:
+    """The size of all blobs that no row names, whatever their age."""
+    return session.scalar(select(func.sum(BlobRow.size)).where(_is_garbage(database_now(session)))) or 0
+
+
+def _collect_one(database: Database, store: BlobStore, sha256: str, until: datetime) -> int | None:
+    with database.writing.begin() as session:
+        garbage = select(BlobRow).where(BlobRow.sha256 == sha256, _is_garbage(until))
+        row = session.scalar(garbage.with_for_update(skip_locked=True))
+        if row is None:
+            return None
+        store.delete(sha256)
+        session.delete(row)
+        return row.size
+
+
+def _is_garbage(until: datetime) -> ColumnElement[bool]:
+    names = (CheckpointRow.sha256, ArtifactRow.sha256, AttemptRow.logs)
+    return and_(BlobRow.created_at <= until, *(~exists().where(name == BlobRow.sha256) for name in names))

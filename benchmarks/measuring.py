@@ -25,15 +25,8 @@ Result = TypeVar("Result")
 def alone_on(address: str) -> Iterator[None]:
     """The device at an address, where no other of these programs and no job of a local service measures meanwhile."""
 
-    def wait() -> None:
-        nonlocal is_told
-        if not is_told:
-            print("waiting for another measurement", flush=True)
-        is_told = True
-        time.sleep(POLL_SECONDS)
-
-    is_told = False
-    with sole_use(Path(os.environ.get("FASTERSEG_LOCK_DIR", gettempdir())), address, wait):
+    folder = Path(os.environ.get("FASTERSEG_LOCK_DIR", gettempdir()))
+    with sole_use(folder, address, lambda: time.sleep(POLL_SECONDS)):
         yield
 
 

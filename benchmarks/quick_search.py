@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.measuring import alone_on, result_of
 from fasterseg_core.config import DatasetName, Engine, ProfileConfig, SearchConfig
 from fasterseg_core.datasets.batches import in_memory
 from fasterseg_core.datasets.catalog import open_dataset
@@ -79,10 +80,5 @@ def _read(path: Path) -> LatencyTable:
 
 
 def _measured(config: ProfileConfig) -> LatencyTable:
-    building = build_table(config, open_runner(Engine.ONNXRUNTIME, config.threads))
-    while True:
-        try:
-            next(building)
-        except StopIteration as end:
-            table: LatencyTable = end.value
-            return table
+    with alone_on("cpu"):
+        return result_of(build_table(config, open_runner(Engine.ONNXRUNTIME, config.threads)), "operators")

@@ -1,4 +1,4 @@
-"""One operator by itself, as tables measure it: the module of an OperatorSpec and the shapes that it reads."""
+"""The module of an OperatorSpec, the shapes that it reads, and the neighbours between which tables measure it."""
 
 import torch
 from torch import Tensor, nn
@@ -41,18 +41,18 @@ def build_operator(spec: OperatorSpec) -> nn.Module:
         case Structure.PREDICTION:
             return Prediction(spec.c_in, spec.c_out).eval()
         case Structure.NEIGHBOURS:
-            return nn.Sequential(before(spec.c_in), after(spec.c_in)).eval()
+            return nn.Sequential(neighbour_before(spec.c_in), neighbour_after(spec.c_in)).eval()
         case Operator():
             return DiscreteOperator(spec.operator, spec.c_in, spec.c_out, spec.stride).eval()
 
 
-def before(channels: int) -> nn.Module:
-    """The neighbour that writes what an operator reads: (B, NEIGHBOUR_CHANNELS, H, W) -> (B, channels, H, W)."""
+def neighbour_before(channels: int) -> nn.Module:
+    """Writes what an operator reads: (B, NEIGHBOUR_CHANNELS, H, W) -> (B, channels, H, W)."""
     return ConvBNReLU(NEIGHBOUR_CHANNELS, channels, kernel_size=1)
 
 
-def after(channels: int) -> nn.Module:
-    """The neighbour that reads what an operator writes: (B, channels, H, W) -> (B, NEIGHBOUR_CHANNELS, H, W)."""
+def neighbour_after(channels: int) -> nn.Module:
+    """Reads what an operator writes: (B, channels, H, W) -> (B, NEIGHBOUR_CHANNELS, H, W)."""
     return ConvBNReLU(channels, NEIGHBOUR_CHANNELS, kernel_size=1)
 
 

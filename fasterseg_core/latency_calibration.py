@@ -1,6 +1,6 @@
 """The correction of a table's sums, fitted on a few networks measured whole (appendix E); raw rows stay as they are.
 
-A network takes longer or shorter than its operators alone: caches, and what an engine does between operators.
+A network takes a little longer or shorter than its operators: it fills the caches in another way.
 """
 
 from collections.abc import Sequence

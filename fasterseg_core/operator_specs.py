@@ -1,4 +1,4 @@
-"""What a network executes, operator by operator: the keys of latency tables, the terms of MAC counts."""
+"""What a network executes, operator by operator: the terms of MAC counts and, with neighbours, the keys of tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from itertools import islice, product
 from fasterseg_core.architecture import Architecture, Branch
 from fasterseg_core.search_space import DOWNSAMPLE_RATES, OPERATORS, Operator, Resolution, SearchSpace
 
-NEIGHBOUR_CHANNELS = 16  # a block of channels of every engine
+NEIGHBOUR_CHANNELS = 16  # few, so that reordering them costs little; a whole block where engines have blocks
 
 
 class Structure(StrEnum):

@@ -93,7 +93,7 @@ class AttemptClient:
         self._num_events = 0
         self._checkpoint: _Checkpoint | None = None  # not yet sent
         self._delivering = False
-        self._cancel = False
+        self._stop = False
         self._failure: Exception | None = None  # why nothing more may be sent
         self._closed = False
 
@@ -114,8 +114,8 @@ class AttemptClient:
 
     @property
     def should_stop(self) -> bool:
-        """Whether to stop: the job was cancelled or paused (call `cancelled`), or nothing may be written any more."""
-        return self._cancel or self._failure is not None
+        """Whether to stop: the job was cancelled or paused (call `stopped`), or nothing may be written any more."""
+        return self._stop or self._failure is not None
 
     def progress(self, progress: Progress) -> None:
         """Sends where the job is within a second; only the latest counts."""
@@ -202,10 +202,10 @@ class AttemptClient:
                 self._failure = None
         self._finish("fail", AttemptFailure(reason=reason))
 
-    def cancelled(self) -> None:
+    def stopped(self) -> None:
         """Ends the attempt as was asked, after what is spooled was delivered: the job is cancelled, or paused."""
         self._flush()
-        self._finish("cancelled")
+        self._finish("stopped")
 
     def _repeat(self, step: Callable[[], None]) -> None:
         """Runs a thread's step until the attempt ends; what it raises is raised again by the worker's next call."""
@@ -265,8 +265,8 @@ class AttemptClient:
         self._close()
 
     def _note(self, answer: httpx.Response) -> None:
-        if parsed(AttemptStatus, answer).cancel:
-            self._cancel = True
+        if parsed(AttemptStatus, answer).stop:
+            self._stop = True
 
     def _put(self, file: BufferedIOBase, sha256: str, size: int) -> None:
         headers = {"Content-Length": str(size)}

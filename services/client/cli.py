@@ -59,7 +59,9 @@ def submit(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
-    priority: Annotated[int, typer.Option(help="Of two jobs that can run the higher starts first.")] = 0,
+    priority: Annotated[
+        int, typer.Option(min=-100, max=100, help="Of two jobs that can run the higher starts first.")
+    ] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -157,7 +159,7 @@ def cancel(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def pause(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
-    """Keep a job from starting, or ask it to stop until it is resumed; what it has done is kept."""
+    """Keep a job from starting, or ask it to stop until it is resumed."""
     with service(url) as client:
         job = client.pause(job_id)
     typer.echo(f"{title(job)}: {status(job)}")

@@ -11,7 +11,7 @@ from typing import Self
 import httpx
 from pydantic import BaseModel
 
-from .errors import UnreachableError
+from .errors import FasterSegError
 from .schemas import (
     ArchitecturePage,
     ArchitectureRecord,
@@ -35,10 +35,11 @@ from .schemas import (
     LatencyTableSummary,
     Preset,
 )
-from .transport import build_post, connect, lines, parsed, parsed_document, send, verified
+from .transport import build_post, connect, lines, parsed, parsed_document, parsed_text, send, verified
 
 PATIENCE_SECONDS = 6.0  # of one request while the service is away; it asks for 5 s where a part of it is
 FOLLOW_PATIENCE_SECONDS = 60.0  # of a request that follows a job, so that a restart of the service is survived
+STREAM_PAUSE_SECONDS = 1.0  # before a stream is opened again
 EVENT_DATA = "data: "  # begins the line of a server-sent event that holds it
 
 
@@ -123,22 +124,26 @@ class FasterSegClient:
     def stream_events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's history beyond the event number `after` as it happens, until the job is over.
 
-        A lost connection is opened again where it broke; UnreachableError where the service stays away.
+        A stream that breaks is opened again where it broke; UnreachableError where the service stays away.
         """
+        path, is_broken = f"jobs/{job_id}", False
         while True:
-            headers = {"Last-Event-ID": str(after)}
-            request = self._http.build_request("GET", f"jobs/{job_id}/events/stream", headers=headers)
+            request = self._http.build_request("GET", f"{path}/events/stream", headers={"Last-Event-ID": str(after)})
             try:
                 for line in lines(self._http, request):
                     if line.startswith(EVENT_DATA):
-                        event = Event.model_validate_json(line.removeprefix(EVENT_DATA))
+                        event = parsed_text(Event, line.removeprefix(EVENT_DATA), request)
                         yield event
                         after = event.sequence
-            except UnreachableError:
-                self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS)
-            else:
-                if self.job(job_id).state.is_final:
-                    return
+            except FasterSegError as error:
+                if error.retry_after_seconds is None:
+                    raise
+                is_broken = True
+            job = parsed(Job, self._get(path, patience_seconds=FOLLOW_PATIENCE_SECONDS))
+            if job.state.is_final and not is_broken:
+                return
+            is_broken = False
+            time.sleep(STREAM_PAUSE_SECONDS)
 
     def logs(self, job_id: str) -> str:
         """What the job's latest attempt printed so far."""

@@ -13,6 +13,7 @@ OPERATORS = (
     *("skip", "conv", "conv_x2", "zoomed_conv", "zoomed_conv_x2"),
     *("stem", "pointwise", "upsample", "concat", "prediction", "neighbours"),
 )
+MAY_BE_FREE = ("skip", "upsample", "concat")  # in an engine that does nothing for them
 _NUMBER = "[1-9][0-9]*"
 _KEY = re.compile(f"({'|'.join(OPERATORS)}) {_NUMBER}->{_NUMBER} {_NUMBER}x{_NUMBER} /{_NUMBER}")
 _ROUNDING = 1e-9  # of quartiles that were interpolated
@@ -32,7 +33,7 @@ def table_faults(document: JsonObject) -> Iterator[str]:
         if not _KEY.fullmatch(key):
             yield f"{place}: not a canonical operator key such as 'conv 64->64 45x60 /1'"
         wrong = list(_wrong_fields(place, Row, values))
-        yield from wrong or (f"{place}: {fault}" for fault in _row_faults(Row.model_validate(values)))
+        yield from wrong or (f"{place}: {fault}" for fault in _row_faults(key, Row.model_validate(values)))
 
 
 def _wrong_fields(place: str, model: type[BaseModel], values: JsonValue) -> Iterator[str]:
@@ -43,15 +44,16 @@ def _wrong_fields(place: str, model: type[BaseModel], values: JsonValue) -> Iter
             yield ": ".join([place, *map(str, item["loc"]), item["msg"]])
 
 
-def _row_faults(row: Row) -> Iterator[str]:
+def _row_faults(key: str, row: Row) -> Iterator[str]:
     if not row.is_measured:
         yield f"{row.state}: {row.reason}; measure it anew with `fasterseg lut build --from TABLE`"
         return
     durations = (row.lower_quartile, row.milliseconds, row.upper_quartile)
-    if not all(math.isfinite(duration) and duration >= 0 for duration in durations):
+    least = 0.0 if key.startswith(MAY_BE_FREE) else math.ulp(0.0)
+    if not all(math.isfinite(duration) and duration >= least for duration in durations):
         numbers = " ".join(map(str, durations))
         note = f" ({row.reason})" if row.reason else ""
-        yield f"lower quartile, milliseconds, upper quartile are {numbers}{note}: they must be finite and not negative"
+        yield f"lower quartile, milliseconds, upper quartile are {numbers}{note}: they must be finite and positive"
     elif not durations[0] * (1 - _ROUNDING) <= row.milliseconds <= durations[2] * (1 + _ROUNDING):
         yield f"milliseconds {row.milliseconds} do not lie between the quartiles {durations[0]} and {durations[2]}"
     elif row.samples < 1:

@@ -54,8 +54,15 @@ def build(
 ) -> None:
     """Submit a job that measures a latency table, and print the job's id."""
     resolution = _given(height=height, width=width)
-    spec = _given(engine=engine, threads=threads, precision=precision, dataset=dataset, resolution=resolution or None)
-    spec |= ({} if part is None else _part(part)) | ({"alone": True} if alone else {})
+    spec = _given(
+        engine=engine,
+        threads=threads,
+        precision=precision,
+        dataset=dataset,
+        resolution=resolution or None,
+        alone=alone or None,
+    )
+    spec |= {} if part is None else _part(part)
     with service(url) as client:
         inputs = Inputs(latency_table=None if earlier is None else _table_id(client, earlier))
         job = client.submit(JobKind.PROFILE, spec, preset=preset, inputs=inputs, name=name)

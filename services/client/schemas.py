@@ -308,14 +308,14 @@ class Heartbeat(Schema):
 class AttemptStatus(Schema):
     """The answer to a worker's writes: whether it should stop."""
 
-    cancel: bool  # or pause: the worker does the same
+    stop: bool  # the job was cancelled or paused
 
 
 class WorkerEvent(Schema):
     """One event of a worker; `worker_sequence` makes a repeated delivery harmless."""
 
     worker_sequence: int = Field(ge=0)
-    kind: str = Field(max_length=40)
+    kind: str = Field(max_length=40, pattern="^[a-z_]+$")
     data: JsonObject
 
 

@@ -100,7 +100,10 @@ def lines(http: httpx.Client, request: httpx.Request) -> Iterator[str]:
     try:
         with closing(http.send(request, stream=True)) as response:
             _refuse(response)
-            yield from response.iter_lines()
+            rest = b""
+            for chunk in response.iter_bytes():
+                *whole, rest = (rest + chunk).split(b"\n")  # by nothing else: texts may hold other line ends
+                yield from (line.decode() for line in whole)
     except httpx.TransportError as error:
         raise _unreachable(http, error) from error
 
@@ -123,10 +126,15 @@ def _patiently(ask: Callable[[], _Answer], patience_seconds: float, sleep: Calla
 
 def parsed(model: type[_Model], response: httpx.Response) -> _Model:
     """The answer's body as a value of the contract; UnexpectedAnswerError where it is none."""
+    return parsed_text(model, response.text, response.request)
+
+
+def parsed_text(model: type[_Model], text: str, request: httpx.Request) -> _Model:
+    """A part of the answer to a request as a value of the contract; UnexpectedAnswerError where it is none."""
     try:
-        return model.model_validate_json(response.content)
+        return model.model_validate_json(text)
     except ValidationError as error:
-        raise UnexpectedAnswerError(str(response.url), str(error)) from error
+        raise UnexpectedAnswerError(str(request.url), str(error)) from error
 
 
 def parsed_document(response: httpx.Response) -> JsonObject:

@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from services.control_plane.app import create_app
+from services.control_plane.collection_loop import collect_until
 from services.control_plane.dispatcher import Dispatcher
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
-from services.control_plane.retention import collect_until
 from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import migrate, open_database

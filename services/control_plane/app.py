@@ -8,9 +8,10 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.control_plane.metrics import RequestTimes, open_registry
+from services.control_plane.metrics import open_registry
 from services.control_plane.parts import Parts
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
+from services.control_plane.request_times import RequestTimes
 from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables
 
 PREFIX = "/api/v1"
@@ -22,13 +23,13 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     app.state.parts = parts
     add_problem_handlers(app)
     registry = open_registry(parts.database)
-    app.add_middleware(RequestTimes, registry=registry)
     app.add_middleware(
         BodyLimit,
         max_document_bytes=parts.settings.max_document_bytes,
         max_blob_bytes=parts.settings.max_blob_bytes,
         blob_prefix=f"{PREFIX}/blobs/",
     )
+    app.add_middleware(RequestTimes, registry=registry)  # the last is the outermost: refused bodies are requests, too
     for module in (jobs, architectures, latency_tables, artifacts, attempts, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 

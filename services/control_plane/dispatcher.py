@@ -54,7 +54,7 @@ def decide(attempt: LiveAttempt, job: RayJob | None, *, cancel_grace_seconds: fl
     if job is not None and job.state.is_over:
         return Action.LOSE
     grace = cancel_grace_seconds if attempt.redeemed else 0.0  # nobody is there to cooperate before
-    if attempt.stop_seconds is not None and attempt.stop_seconds >= grace:
+    if attempt.cancel_seconds is not None and attempt.cancel_seconds >= grace:
         return Action.LOSE
     if job is None and not attempt.redeemed and attempt.age_seconds > RESUBMIT_SECONDS and attempt.lease_seconds >= 0:
         return Action.SUBMIT
@@ -186,5 +186,5 @@ def _should_be_gone(attempt: EndedAttempt) -> bool:
 
 def _describe(job: RayJob | None) -> str:
     if job is None or not job.state.is_over:
-        return "stopped, because the worker did not acknowledge the request to stop"
+        return "stopped, because the worker did not acknowledge the request to cancel"
     return f"the Ray job {job.state.lower()} without a report: {job.message or 'no message'}"

@@ -14,7 +14,9 @@ from services.storage.jobs import find_job
 POLL_SECONDS = 1.0
 
 
-async def event_stream(database: Database, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def event_stream(
+    database: Database, job_id: str, after: int, poll_seconds: float = POLL_SECONDS
+) -> AsyncIterator[ServerSentEvent]:
     """Each event beyond the number `after`, its number as the id: whoever lost the connection goes on there.
 
     The database is asked every second, and nothing is held in between.
@@ -27,7 +29,7 @@ async def event_stream(database: Database, job_id: str, after: int) -> AsyncIter
         if not events:
             if is_over:
                 return
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(poll_seconds)
 
 
 def _read(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:

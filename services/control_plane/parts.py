@@ -26,7 +26,8 @@ class Parts:
     profiler: httpx.Client
 
 
-def _parts(request: Request) -> Parts:
+# What is async here does not wait: FastAPI gives everything else a thread, whose hand-over takes longer than the work.
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
@@ -41,7 +42,7 @@ def _writing(parts: Annotated[Parts, Depends(_parts)]) -> Iterator[Session]:
         yield session
 
 
-def _token(
+async def _token(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer(description="the token of an attempt"))],
 ) -> str:
     return credentials.credentials

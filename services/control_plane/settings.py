@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     dispatch_seconds: float = Field(default=2.0, gt=0)
     max_running_jobs: int = Field(default=4, ge=1)
     cancel_grace_seconds: float = Field(default=60.0, ge=0)
-    blob_hours: float = Field(default=24.0, gt=0)  # a blob that nothing names is kept for this long
+    blob_hours: float = Field(default=24.0, ge=1)  # a blob that nothing names is kept for this long
 
     profiler_url: str = "http://127.0.0.1:8001"
 

@@ -18,8 +18,9 @@ Values = NDArray[np.float64]
 def fit_calibration(networks: Sequence[NetworkLatency]) -> Calibration:
     """The coefficients of the least squared relative error on these networks.
 
-    None is negative but the constant: what all networks of a space have, stem and upsampling, may take less time
-    within a network than alone. It takes away at most a tenth of the fastest network, so that no estimate is negative.
+    None is negative but the constant: what all networks of a space have, such as the last upsampling, may take less
+    time within a network than in the table. It takes away at most a tenth of the fastest network, so that no estimate
+    is negative.
 
     Raises:
         ValueError: fewer networks than coefficients.

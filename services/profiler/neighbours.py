@@ -13,11 +13,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fasterseg_core.blocks import after, before, build_operator, input_shapes, with_random_norms
+from fasterseg_core.blocks import build_operator, input_shapes, neighbour_after, neighbour_before, with_random_norms
 from fasterseg_core.latency_table import LatencyRow, RowState
 from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure
-from fasterseg_core.search_space import DOWNSAMPLE_RATES
+from fasterseg_core.search_space import DOWNSAMPLE_RATES, Operator
 from services.profiler.runners import Workload
+
+# An engine may do nothing for these, or do them with what is beside them; nothing else takes no time.
+MAY_BE_FREE = (Operator.SKIP, Structure.UPSAMPLE, Structure.CONCAT)
 
 
 class Between(nn.Module):
@@ -29,8 +32,10 @@ class Between(nn.Module):
     def __init__(self, spec: OperatorSpec) -> None:
         super().__init__()
         self.operator = build_operator(spec)
-        self.before = nn.ModuleList(before(shape[1]) for shape in input_shapes(spec)) if _has_before(spec) else None
-        self.after = after(spec.c_out) if _has_after(spec) else nn.Identity()
+        self.before = (
+            nn.ModuleList(neighbour_before(shape[1]) for shape in input_shapes(spec)) if _has_before(spec) else None
+        )
+        self.after = neighbour_after(spec.c_out) if _has_after(spec) else nn.Identity()
 
     def forward(self, *maps: Tensor) -> Tensor:
         read = maps if self.before is None else [layer(x) for layer, x in zip(self.before, maps, strict=True)]
@@ -59,10 +64,10 @@ def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
     )
 
 
-def without_neighbours(row: LatencyRow, neighbours: Sequence[LatencyRow]) -> LatencyRow:
+def without_neighbours(spec: OperatorSpec, row: LatencyRow, neighbours: Sequence[LatencyRow]) -> LatencyRow:
     """The row of an operator that was measured between neighbours; zero where an engine does nothing for it.
 
-    Quarantined where its neighbours are.
+    Quarantined where its neighbours are, or where they take longer without an operator that cannot be free.
     """
     refused = next((other for other in neighbours if other.state is RowState.QUARANTINED), None)
     if refused is not None and row.state is RowState.MEASURED:
@@ -70,6 +75,9 @@ def without_neighbours(row: LatencyRow, neighbours: Sequence[LatencyRow]) -> Lat
     if row.state is RowState.QUARANTINED:
         return row
     theirs = time_of(neighbours)
+    if row.milliseconds <= theirs and neighbours and spec.operator not in MAY_BE_FREE:
+        reason = f"{row.milliseconds:.4f} ms between neighbours that take {theirs:.4f} ms alone: measure more passes"
+        return replace(row, state=RowState.QUARANTINED, reason=reason)
     return replace(
         row,
         milliseconds=max(0.0, row.milliseconds - theirs),

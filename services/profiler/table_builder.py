@@ -13,7 +13,6 @@ from services.profiler.protocol import MeasurementProgress, Protocol, measure
 from services.profiler.runners import Runner, Workload, operator_workload
 
 Rows = Mapping[OperatorSpec, LatencyRow]
-Neighbours = tuple[OperatorSpec, ...]
 
 
 def build_table(
@@ -31,12 +30,7 @@ def build_table(
         MeasurementError: not even the canary could be measured.
     """
     rows = dict(known or {})
-    specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
-    canary = canary_spec(specs)
-    operators = [canary, *_by_size(specs)[config.part - 1 :: config.parts]]  # by size: parts are alike
-    around = {spec: () if config.alone else neighbours_of(spec) for spec in operators}
-    neighbours = (neighbour for spec in operators for neighbour in around[spec])
-    asked = dict.fromkeys((*around[canary], canary, *neighbours, *operators))
+    canary, asked = _asked(config)
     workload = operator_workload if config.alone else workload_between
     measuring = measure(
         {spec.key: partial(workload, spec) for spec in asked},
@@ -44,14 +38,14 @@ def build_table(
         runner,
         protocol_of(config),
         {spec.key: row for spec, row in rows.items()},
-        measured_ms(canary, around[canary], rows),
+        measured_ms(canary, _around(config, canary), rows),
     )
     for progress in measuring:
-        for key, row in progress.finished.items():  # neighbours come before their operators
-            spec = OperatorSpec.from_key(key)
-            rows[spec] = without_neighbours(row, [rows[neighbour] for neighbour in around.get(spec, ())])
-        finished = {key: rows[OperatorSpec.from_key(key)] for key in progress.finished}
-        yield replace(progress, finished=finished)
+        for spec in asked:  # in this order: an operator's row needs those of its neighbours
+            if spec.key in progress.finished:
+                around = [rows[neighbour] for neighbour in _around(config, spec)]
+                rows[spec] = without_neighbours(spec, progress.finished[spec.key], around)
+        yield replace(progress, finished={key: rows[OperatorSpec.from_key(key)] for key in progress.finished})
     return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
 
 
@@ -75,7 +69,7 @@ def canary_of(rows: Rows) -> tuple[Workload, float | None]:
     return workload, measured_ms(canary, around, rows)
 
 
-def measured_ms(spec: OperatorSpec, around: Neighbours, rows: Rows) -> float | None:
+def measured_ms(spec: OperatorSpec, around: tuple[OperatorSpec, ...], rows: Rows) -> float | None:
     """What an operator took as it was measured, its neighbours included; None where something of it is quarantined."""
     if any(part not in rows or rows[part].state is RowState.QUARANTINED for part in (spec, *around)):
         return None
@@ -106,6 +100,19 @@ def fingerprint_differences(earlier: Fingerprint, now: Fingerprint) -> list[str]
         for name in before
         if before[name] != after[name]
     ]
+
+
+def _asked(config: ProfileConfig) -> tuple[OperatorSpec, Collection[OperatorSpec]]:
+    """The canary, and everything to measure in this order: the canary first, all neighbours before the operators."""
+    specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
+    canary = canary_spec(specs)
+    operators = [canary, *_by_size(specs)[config.part - 1 :: config.parts]]  # by size: parts are alike
+    neighbours = (neighbour for spec in operators for neighbour in _around(config, spec))
+    return canary, dict.fromkeys((*_around(config, canary), canary, *neighbours, *operators))
+
+
+def _around(config: ProfileConfig, spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
+    return () if config.alone else neighbours_of(spec)
 
 
 def _by_size(specs: Iterable[OperatorSpec]) -> list[OperatorSpec]:

@@ -48,7 +48,7 @@ class LiveAttempt:
     redeemed: bool  # its worker has reported for duty
     age_seconds: float  # since it was last handed to Ray
     lease_seconds: float  # what is left of its lease; negative where it is over
-    stop_seconds: float | None  # since its job was cancelled or paused
+    cancel_seconds: float | None  # since its job's cancellation was requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def extend_lease(session: Session, submission_id: str) -> None:
 
 
 def lose_attempt(session: Session, submission_id: str, message: str) -> None:
-    """Ends an attempt without its worker, unless it has ended: the job does what was asked, or is tried again."""
+    """Ends an attempt without its worker, unless it has ended: the job is cancelled where asked, else tried again."""
     attempt, job = lock_attempt(session, submission_id)
     if attempt.finished_at is None:
         reason = Reason(failure=FailureClass.INFRASTRUCTURE, message=message[:4000])
@@ -114,7 +114,7 @@ def reap_attempt(session: Session, submission_id: str, message: str) -> None:
 def live_attempts(session: Session) -> list[LiveAttempt]:
     """All attempts that have not ended, oldest first."""
     now = database_now(session)
-    query = select(AttemptRow, JobRow.cancel_requested_at, JobRow.paused_at).join(JobRow, JobRow.id == AttemptRow.job)
+    query = select(AttemptRow, JobRow.cancel_requested_at).join(JobRow, JobRow.id == AttemptRow.job)
     rows = session.execute(query.where(AttemptRow.finished_at.is_(None)).order_by(AttemptRow.created_at))
     return [
         LiveAttempt(
@@ -122,9 +122,9 @@ def live_attempts(session: Session) -> list[LiveAttempt]:
             redeemed=attempt.token_hash is not None,
             age_seconds=(now - attempt.submitted_at).total_seconds(),
             lease_seconds=(attempt.lease_until - now).total_seconds(),
-            stop_seconds=None if (stop := cancel or pause) is None else (now - stop).total_seconds(),
+            cancel_seconds=None if cancel is None else (now - cancel).total_seconds(),
         )
-        for attempt, cancel, pause in rows
+        for attempt, cancel in rows
     ]
 
 
@@ -175,16 +175,10 @@ def end_attempt(session: Session, attempt: AttemptRow, outcome: AttemptOutcome) 
 def end_unsuccessfully(
     session: Session, attempt: AttemptRow, job: JobRow, outcome: AttemptOutcome, reason: Reason
 ) -> None:
-    """Ends a live attempt; its job is cancelled or paused where that was asked, else requeued while the budget lasts.
-
-    An attempt that was lost while its job was to be paused counts as no failure: it may have been stopped by force.
-    """
+    """Ends a live attempt; its job is cancelled where that was requested, else requeued while the budget lasts."""
     now = database_now(session)
-    end_attempt(session, attempt, outcome)
-    if job.cancel_requested_at is None and job.paused_at is not None and outcome is AttemptOutcome.LOST:
-        move(session, job, JobState.QUEUED, "paused", now, reason)
-        return
     attempt.failure = reason.model_dump(mode="json")
+    end_attempt(session, attempt, outcome)
     failures = _count_failures(session, job.id, reason.failure)
     if job.cancel_requested_at is not None:
         cancel_job(session, job, now)

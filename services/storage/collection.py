@@ -4,6 +4,7 @@ A blob may be sent long before a row names it, and sent again while it is collec
 its row is held while its bytes go: whoever sends it meanwhile waits for that, and then stores it anew (`keep_blob`).
 """
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,30 +13,40 @@ from sqlalchemy.orm import Session
 
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now
+from services.storage.errors import DomainError
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was removed."""
+    """What was removed, and what the store would not remove."""
 
     blobs: int
     size: int  # bytes
+    refused: int
 
 
 def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collected:
     """Removes every blob that no row names and that was sent longer ago than `min_age`, each in its own transaction.
 
     After a crash in between a row may stand for bytes that are gone; nothing names it, and the next pass removes it.
-
-    Raises:
-        Unavailable: the store does not answer.
     """
     with database.reading() as session:
         until = database_now(session) - min_age
         candidates = session.scalars(select(BlobRow.sha256).where(_is_garbage(until))).all()
-    sizes = [size for sha256 in candidates if (size := _collect_one(database, store, sha256, until)) is not None]
-    return Collected(len(sizes), sum(sizes))
+    sizes: list[int] = []
+    refused = 0
+    for sha256 in candidates:
+        try:
+            size = _collect_one(database, store, sha256, until)
+        except (DomainError, OSError) as error:  # the others must not wait for it
+            _log.warning("blob %s was not removed: %s", sha256, error)
+            refused += 1
+        else:
+            sizes += [] if size is None else [size]
+    return Collected(len(sizes), sum(sizes), refused)
 
 
 def unnamed_bytes(session: Session) -> int:
@@ -49,9 +60,11 @@ def _collect_one(database: Database, store: BlobStore, sha256: str, until: datet
         row = session.scalar(garbage.with_for_update(skip_locked=True))
         if row is None:
             return None
-        store.delete(sha256)
+        size = row.size
         session.delete(row)
-        return row.size
+        session.flush()  # fails where a row names it after all: then its bytes stay
+        store.delete(sha256)
+        return size
 
 
 def _is_garbage(until: datetime) -> ColumnElement[bool]:

@@ -159,8 +159,14 @@ def claim_job(session: Session) -> JobRow | None:
     return job
 
 
+def release_children(session: Session, job: JobRow, now: datetime) -> None:
+    """Notes when the jobs that wait for a job could run at the earliest: now that it has succeeded."""
+    children = select(JobEdgeRow.child).where(JobEdgeRow.parent == job.id)
+    session.execute(update(JobRow).where(JobRow.id.in_(children)).values(runnable_at=now))
+
+
 def longest_wait_seconds(session: Session) -> float:
-    """Since when the job that could start first could start; 0 where none can."""
+    """For how long a job has been able to start that has not been; 0 where none is able to."""
     now = database_now(session)
     since = session.scalar(select(func.min(JobRow.runnable_at)).where(_is_runnable(now)))
     return 0.0 if since is None else (now - since).total_seconds()
@@ -225,8 +231,8 @@ def resume_job(session: Session, job_id: str) -> JobRow:
     """
     job = _unfinished(session, job_id)
     if job.paused_at is not None:
-        job.paused_at = None
-        add_event(session, job, "resumed", {}, database_now(session))
+        job.paused_at, job.runnable_at = None, database_now(session)
+        add_event(session, job, "resumed", {}, job.runnable_at)
     return job
 
 

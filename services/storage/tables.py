@@ -29,7 +29,7 @@ class AttemptOutcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELLED = "cancelled"  # stopped as was asked, for a pause, too
     LOST = "lost"
 
 
@@ -179,6 +179,7 @@ class AttemptRow(Table):
         # An attempt has an outcome exactly where it is over.
         CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="finished_has_outcome"),
         CheckConstraint("epoch > 0", name="epoch_is_positive"),
+        Index("ix_attempts_logs", "logs"),
     )
 
     submission_id: Mapped[str] = mapped_column(String(100), primary_key=True)
@@ -217,7 +218,11 @@ class CheckpointRow(Table):
 
     __tablename__ = "checkpoints"
     # A checkpoint is written once, however often it is delivered.
-    __table_args__ = (UniqueConstraint("attempt", "sha256"), Index("ix_checkpoints_job", "job"))
+    __table_args__ = (
+        UniqueConstraint("attempt", "sha256"),
+        Index("ix_checkpoints_job", "job"),
+        Index("ix_checkpoints_sha256", "sha256"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id"))

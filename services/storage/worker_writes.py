@@ -8,7 +8,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from services.client import schemas
-from services.client.schemas import JobKind, JobState, Progress, Reason
+from services.client.schemas import FailureClass, JobKind, JobState, Progress, Reason
 from services.storage.artifacts import add_artifacts, require_blob
 from services.storage.attempts import end_attempt, end_unsuccessfully, lock_attempt, renew_lease, secret_digest
 from services.storage.database import database_now
@@ -16,7 +16,7 @@ from services.storage.documents import add_calibration, add_derived_architecture
 from services.storage.errors import InvalidRequest, LeaseLost, NotAuthorized
 from services.storage.events import add_event, add_worker_events
 from services.storage.inputs import NETWORK_ARTIFACT, resolve_inputs
-from services.storage.jobs import cancel_job, move
+from services.storage.jobs import cancel_job, move, release_children
 from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow
 
 HEARTBEAT_SECONDS = 10
@@ -91,16 +91,14 @@ def add_checkpoint(
             )
         )
         session.flush()
-        newest = _newest_checkpoints(job.id).with_only_columns(CheckpointRow.id).limit(KEPT_CHECKPOINTS)
-        kept = session.scalars(newest).all()
-        session.execute(delete(CheckpointRow).where(CheckpointRow.job == job.id, CheckpointRow.id.not_in(kept)))
+        _keep_checkpoints(session, job.id, KEPT_CHECKPOINTS)
         job.progress = progress
         add_event(session, job, "checkpoint", {"sha256": checkpoint.sha256, "progress": progress}, now)
     return _renewed(session, attempt, job)
 
 
 def succeed(session: Session, submission_id: str, token: str, success: schemas.AttemptSuccess) -> None:
-    """Writes everything that the job made and ends it, so that its children can run.
+    """Writes everything that the job made and ends it, so that its children can run; its last checkpoint is kept.
 
     Raises:
         InvalidRequest: a blob was not uploaded, a document is malformed, or the kind's product is missing.
@@ -116,8 +114,10 @@ def succeed(session: Session, submission_id: str, token: str, success: schemas.A
         if success.calibration is not None:
             add_calibration(session, job.latency_table, success.calibration)
     job.result = success.result
+    _keep_checkpoints(session, job.id, 1)
     end_attempt(session, attempt, AttemptOutcome.SUCCEEDED)
     move(session, job, JobState.SUCCEEDED, "succeeded", now)
+    release_children(session, job, now)
 
 
 def fail(session: Session, submission_id: str, token: str, reason: Reason) -> None:
@@ -127,14 +127,21 @@ def fail(session: Session, submission_id: str, token: str, reason: Reason) -> No
 
 
 def acknowledge_stop(session: Session, submission_id: str, token: str) -> None:
-    """Ends the attempt as was asked: its job is cancelled, or queued again, to go on from here once it is resumed."""
+    """Ends the attempt as was asked: its job is cancelled, or queued, to go on once it is resumed.
+
+    A job that was resumed in between, or never told to stop, is tried again as after a failure.
+    """
     attempt, job = _fenced(session, submission_id, token)
     now = database_now(session)
+    if job.cancel_requested_at is None and job.paused_at is None:
+        reason = Reason(failure=FailureClass.INFRASTRUCTURE, message="the worker stopped, which nobody asks for now")
+        end_unsuccessfully(session, attempt, job, AttemptOutcome.CANCELLED, reason)
+        return
     end_attempt(session, attempt, AttemptOutcome.CANCELLED)
     if job.cancel_requested_at is not None:
         cancel_job(session, job, now)
     else:
-        move(session, job, JobState.QUEUED, "requeued" if job.paused_at is None else "paused", now)
+        move(session, job, JobState.QUEUED, "paused", now)
 
 
 def authorize(session: Session, token: str) -> None:
@@ -155,6 +162,12 @@ def latest_checkpoints(session: Session, job: str) -> list[schemas.CheckpointRef
     ]
 
 
+def _keep_checkpoints(session: Session, job: str, count: int) -> None:
+    """Forgets all but the newest checkpoints of a job."""
+    kept = session.scalars(_newest_checkpoints(job).with_only_columns(CheckpointRow.id).limit(count)).all()
+    session.execute(delete(CheckpointRow).where(CheckpointRow.job == job, CheckpointRow.id.not_in(kept)))
+
+
 def _newest_checkpoints(job: str) -> Select[CheckpointRow]:
     return select(CheckpointRow).where(CheckpointRow.job == job).order_by(CheckpointRow.id.desc())
 
@@ -170,7 +183,7 @@ def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRo
 
 def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> schemas.AttemptStatus:
     renew_lease(session, attempt)
-    return schemas.AttemptStatus(cancel=job.cancel_requested_at is not None or job.paused_at is not None)
+    return schemas.AttemptStatus(stop=job.cancel_requested_at is not None or job.paused_at is not None)
 
 
 def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:

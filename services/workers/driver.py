@@ -35,7 +35,7 @@ def drive(settings: Settings) -> int:
         with waiting:
             group = _reserve(resources, waiting)
             if group is None:
-                waiting.cancelled()
+                waiting.stopped()
                 return FINISHED
         return _run(assignment, settings, group, resources)
     except LeaseLost as error:
@@ -53,7 +53,7 @@ def needed_resources(assignment: Assignment, cpus: int, cluster: dict[str, float
 
 
 def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGroup | None:
-    """The placement group, once the cluster has room for it; none where the job was cancelled meanwhile."""
+    """The placement group, once the cluster has room for it; none where the job is to stop meanwhile."""
     attempt.progress(Progress(phase="waiting for a machine", epoch=0, epochs=0, step=0, steps=0, fraction=0.0))
     group: PlacementGroup = placement_group([resources])
     while not group.wait(POLL_SECONDS):

@@ -29,7 +29,7 @@ def _run_and_report(job: Job, attempt: AttemptClient) -> None:
     try:
         run(job, attempt)
     except Stopped:
-        attempt.cancelled()
+        attempt.stopped()
     except LeaseLost:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the job's owner is told

@@ -45,7 +45,7 @@ def follow(
     Checkpoints are made as `Rhythm` says.
 
     Raises:
-        Stopped: cancellation was requested; noticed at every step, whose state is kept.
+        Stopped: the job was cancelled or paused; noticed at every step, whose state is kept.
     """
     pace, rhythm = Pace(), Rhythm(clock)
     for report in reports:
@@ -71,7 +71,7 @@ def follow_measurement(
     """Runs measurements to their result, telling how far they are between two fractions of the job.
 
     Raises:
-        Stopped: cancellation was requested.
+        Stopped: the job was cancelled or paused.
     """
     while not attempt.should_stop:
         try:

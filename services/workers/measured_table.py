@@ -28,7 +28,7 @@ def measure_table(job: Job, config: ProfileConfig, runner: Runner, end: float, a
     """The table, measured from where an earlier attempt was, telling how far it is up to a fraction of the job.
 
     Raises:
-        Stopped: cancellation was requested.
+        Stopped: the job was cancelled or paused.
         ValueError: the table that the job names is of another fingerprint; the message says in what.
     """
     known = known_rows(job, fingerprint(config, runner), attempt)

@@ -21,7 +21,7 @@ def runner_alone(config: ProfileConfig | ExportConfig, job: Job, attempt: Attemp
 
     Raises:
         EngineUnavailableError: the engine cannot be used here.
-        Stopped: cancellation was requested while another process was measuring.
+        Stopped: the job was cancelled or paused while another process was measuring.
     """
 
     def wait() -> None:

@@ -313,7 +313,7 @@ class FakeControlPlane:
             case _:
                 self.end, self.end_body = action, body
                 return Answer(204)
-        return _ok(AttemptStatus(cancel=self.cancel_requested))
+        return _ok(AttemptStatus(stop=self.cancel_requested))
 
 
 def an_assignment() -> Assignment:

@@ -54,10 +54,10 @@ def test_a_ticket_is_redeemed_for_an_assignment_and_a_client(plane: FakeControlP
     assignment, attempt = redeem(plane.url, SUBMISSION_ID, TICKET)
 
     with attempt:
-        attempt.cancelled()
+        attempt.stopped()
 
     assert assignment == an_assignment()
-    assert plane.end == "cancelled"
+    assert plane.end == "stopped"
 
 
 def test_a_spent_ticket_gives_no_lease(plane: FakeControlPlane) -> None:
@@ -118,7 +118,7 @@ def test_the_newest_of_the_checkpoints_that_wait_is_delivered(plane: FakeControl
         for number in range(5):
             attempt.checkpoint(a_file(tmp_path, f"state {number}".encode()), a_progress(step=number))
         plane.away = False
-        attempt.cancelled()
+        attempt.stopped()
 
     assert plane.checkpoints[-1].sha256 == sha256(b"state 4")
     assert len(plane.checkpoints) <= 2  # one may have been on its way
@@ -136,7 +136,7 @@ def test_a_lost_lease_silences_the_worker(plane: FakeControlPlane, attempt: Atte
         lambda: attempt.upload(b"weights"),
         lambda: attempt.succeed(AttemptSuccess(result={})),
         lambda: attempt.fail(REASON),
-        attempt.cancelled,
+        attempt.stopped,
     ):
         with pytest.raises(LeaseLost, match="the lease of this attempt was lost"):
             write()

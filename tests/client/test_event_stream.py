@@ -4,11 +4,14 @@ import httpx
 import pytest
 
 from services.client.client import FasterSegClient
-from services.client.errors import ProblemError, UnreachableError
+from services.client.errors import ProblemError, UnexpectedAnswerError, UnreachableError
 from services.client.schemas import Event, JobState
 from tests.client.fake_control_plane import NOW, a_job
 
-EVENTS = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4)]
+EVENTS = [
+    Event(sequence=n, kind="epoch", epoch=1, data={"text": "a line\u2028and another\x85"}, created_at=NOW)
+    for n in (1, 2, 3, 4)
+]
 LOST = httpx.ReadError("connection reset")
 
 
@@ -39,6 +42,11 @@ class Body(httpx.SyncByteStream):
             yield f"event: {step.kind}\ndata: {step.model_dump_json()}\nid: {step.sequence}\n\n".encode()
 
 
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.client.client.STREAM_PAUSE_SECONDS", 0.0)
+
+
 def streamed(transport: httpx.BaseTransport, after: int = 0) -> Iterator[Event]:
     with FasterSegClient("http://service", transport=transport) as client:
         yield from client.stream_events("000000000001", after=after)
@@ -63,6 +71,21 @@ def test_a_stream_that_a_restart_ends_early_is_opened_again():
 
     assert list(streamed(transport, after=1)) == EVENTS[1:]
     assert transport.asked_after == ["1", "3"]
+
+
+def test_a_service_that_is_busy_when_the_stream_opens_is_asked_again():
+    transport = Streaming(EVENTS)
+    busy = [httpx.Response(503, headers={"Retry-After": "0"})] * 2
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return busy.pop() if busy and request.url.path.endswith("/stream") else transport.handle_request(request)
+
+    assert list(streamed(httpx.MockTransport(answer))) == EVENTS
+
+
+def test_an_event_that_cannot_be_read_is_an_unexpected_answer():
+    with pytest.raises(UnexpectedAnswerError):
+        list(streamed(httpx.MockTransport(lambda _: httpx.Response(200, content=b"data: {}\n\n"))))
 
 
 def test_a_refusal_is_raised():

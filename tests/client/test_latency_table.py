@@ -65,10 +65,11 @@ def faults_of(**row: object) -> list[str]:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ({"milliseconds": math.nan}, "they must be finite and not negative"),
-        ({"milliseconds": math.inf}, "they must be finite and not negative"),
-        ({"milliseconds": -1.0}, "they must be finite and not negative"),
-        ({"upper_quartile": math.nan}, "they must be finite and not negative"),
+        ({"milliseconds": math.nan}, "they must be finite and positive"),
+        ({"milliseconds": math.inf}, "they must be finite and positive"),
+        ({"milliseconds": -1.0}, "they must be finite and positive"),
+        ({"milliseconds": 0.0}, "they must be finite and positive"),
+        ({"upper_quartile": math.nan}, "they must be finite and positive"),
         ({"lower_quartile": 1.1}, "milliseconds 1.0 do not lie between the quartiles 1.1 and 1.0"),
         ({"state": "quarantined", "reason": "unstable"}, "quarantined: unstable; measure it anew"),
         ({"samples": 0}, "samples: 0, must be positive"),
@@ -81,6 +82,13 @@ def test_a_row_that_is_not_sound_is_named(row: dict[str, object], fault: str) ->
 
     assert found.startswith(f"row '{CONV}': ")
     assert fault in found
+
+
+@pytest.mark.parametrize("key", [SKIP, "concat 64->96 8x16 /1", "upsample 64->64 8x16 /2"])
+def test_what_an_engine_may_do_nothing_for_may_take_no_time(key: str) -> None:
+    free = a_row(milliseconds=0.0, lower_quartile=0.0, upper_quartile=0.0)
+
+    assert list(table_faults(a_table_document({CONV: a_row(), key: free}))) == []
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_worker_reports_until_its_job_has_succeeded(api: TestClient, database:
     success = a_success(JobKind.PROFILE).model_dump(mode="json")
     done = api.post(f"{attempt}/succeed", json=success, headers=headers)
 
-    assert [reply.json() for reply in (beat, told, kept)] == [{"cancel": False}] * 3
+    assert [reply.json() for reply in (beat, told, kept)] == [{"stop": False}] * 3
     assert done.status_code == 204
     shown = api.get(f"jobs/{job}").json()
     assert (shown["state"], shown["progress"]["epoch"]) == ("succeeded", 1)
@@ -93,7 +93,7 @@ def test_a_worker_that_lost_its_lease_is_told_so(api: TestClient, database: Data
         api.post(f"{attempt}/heartbeat", json={}, headers=headers),
         api.post(f"{attempt}/events", json={"items": []}, headers=headers),
         api.post(f"{attempt}/succeed", json=a_success(JobKind.PROFILE).model_dump(mode="json"), headers=headers),
-        api.post(f"{attempt}/cancelled", headers=headers),
+        api.post(f"{attempt}/stopped", headers=headers),
         api.put(f"blobs/{hashlib.sha256(b'').hexdigest()}", content=b"", headers=headers),
     ]
 
@@ -140,8 +140,8 @@ def test_a_worker_acknowledges_a_cancellation(api: TestClient, database: Databas
     attempt, headers = f"attempts/{worker.submission_id}", as_worker(worker)
     api.post(f"jobs/{job}/cancel")
 
-    assert api.post(f"{attempt}/heartbeat", json={}, headers=headers).json() == {"cancel": True}
-    assert api.post(f"{attempt}/cancelled", headers=headers).status_code == 204
+    assert api.post(f"{attempt}/heartbeat", json={}, headers=headers).json() == {"stop": True}
+    assert api.post(f"{attempt}/stopped", headers=headers).status_code == 204
     assert api.get(f"jobs/{job}").json()["state"] == "cancelled"
 
 

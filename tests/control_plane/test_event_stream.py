@@ -8,8 +8,8 @@ import pytest
 from fastapi.sse import ServerSentEvent
 from fastapi.testclient import TestClient
 
-from services.control_plane import event_stream as module
 from services.control_plane.event_stream import event_stream
+from services.storage.attempts import live_attempts, lose_attempt
 from services.storage.database import Database
 from services.storage.jobs import request_cancel
 from tests.control_plane.test_submission import submitted
@@ -59,28 +59,25 @@ def test_what_cannot_be_streamed_is_refused_before_a_stream_begins(api: TestClie
     assert (malformed.status_code, malformed.json()["errors"][0]["field"]) == (422, "header.last-event-id")
 
 
-def test_events_arrive_as_they_happen_and_the_last_one_ends_the_stream(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+def test_events_arrive_as_they_happen_and_the_last_one_ends_the_stream(database: Database):
     job = a_job(database)
 
     async def read() -> list[str | None]:
-        stream = event_stream(database, job, 0)
+        stream = event_stream(database, job, 0, poll_seconds=0.01)
         kinds = [(await anext(stream)).event]
-        waiting = asyncio.create_task(_next(stream))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
+        rest = asyncio.create_task(_kinds(stream))
         a_started_worker(database)
-        kinds.append((await waiting).event)
         with database.writing.begin() as session:
             request_cancel(session, job)
-        kinds.append((await anext(stream)).event)
-        await stream.aclose()
-        return kinds
+        await asyncio.sleep(0.05)
+        assert not rest.done()
+        with database.writing.begin() as session:
+            attempt = live_attempts(session)[0]
+            lose_attempt(session, attempt.submission_id, "stopped")
+        return kinds + await rest
 
-    assert asyncio.run(read()) == ["queued", "started", "cancel_requested"]
+    assert asyncio.run(read()) == ["queued", "started", "cancel_requested", "cancelled"]
 
 
-async def _next(stream: AsyncIterator[ServerSentEvent]) -> ServerSentEvent:
-    return await anext(stream)
+async def _kinds(stream: AsyncIterator[ServerSentEvent]) -> list[str | None]:
+    return [event.event async for event in stream]

@@ -1,16 +1,20 @@
 """What Prometheus reads."""
 
+from datetime import timedelta
+
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
 from services.client.schemas import FailureClass, JobKind, Reason
 from services.storage.attempts import lose_attempt
-from services.storage.database import Database
-from services.storage.jobs import request_pause
-from services.storage.worker_writes import fail
+from services.storage.database import Database, database_now
+from services.storage.jobs import request_pause, resume_job
+from services.storage.tables import JobRow
+from services.storage.worker_writes import fail, succeed
 from tests.control_plane.test_submission import submitted
-from tests.storage.builders import a_blob, a_job, a_started_worker, end_backoff
+from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff
 
 Samples = dict[tuple[str, ...], float]
 
@@ -68,11 +72,33 @@ def test_only_what_can_run_waits(api: TestClient, database: Database):
 
     job = a_job(database)
     a_job(database, JobKind.SEARCH, after=[job])
-    assert read(api)["fasterseg_longest_wait_seconds",] > 0
+    _age(database, hours=2)
+    assert read(api)["fasterseg_longest_wait_seconds",] > 7000
 
     with database.writing.begin() as session:
         request_pause(session, job)
-    assert read(api)["fasterseg_longest_wait_seconds",] == 0
+    samples = read(api)
+    assert (samples["fasterseg_longest_wait_seconds",], samples["fasterseg_jobs_paused",]) == (0, 1)
+
+    with database.writing.begin() as session:
+        resume_job(session, job)
+    assert read(api)["fasterseg_longest_wait_seconds",] < 60
+
+
+def test_a_child_waits_from_when_its_parent_has_succeeded(api: TestClient, database: Database):
+    a_job(database, JobKind.SEARCH, after=[a_job(database)])
+    _age(database, hours=2)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        succeed(session, worker.submission_id, worker.token, a_success(JobKind.PROFILE))
+
+    assert 0 < read(api)["fasterseg_longest_wait_seconds",] < 60
+
+
+def _age(database: Database, hours: int) -> None:
+    """Lets every job have been submitted this long ago."""
+    with database.writing.begin() as session:
+        session.execute(update(JobRow).values(runnable_at=database_now(session) - timedelta(hours=hours)))
 
 
 def test_requests_are_timed_by_their_route(api: TestClient):
@@ -85,8 +111,21 @@ def test_requests_are_timed_by_their_route(api: TestClient):
 
     assert counts["GET", "/jobs/{job_id}", "200"] == 2
     assert counts["GET", "/jobs/{job_id}", "404"] == 1
-    assert counts["GET", "unmatched", "404"] == 1
+    assert counts["GET", "other", "404"] == 1
     assert not any("aaaaaaaaaaaa" in route for _, route, _ in counts)
+
+
+def test_requests_that_fail_or_are_refused_before_a_route_are_timed(api: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.control_plane.routers.jobs.page_of_jobs", lambda *_, **__: 1 / 0)
+
+    assert api.get("jobs").status_code == 500
+    assert api.post("jobs", content=b"x" * 200_000).status_code == 413
+    assert api.request("CHOSEN", "jobs").status_code == 405
+
+    counts = {key[1:]: n for key, n in read(api).items() if key[0] == "fasterseg_http_request_seconds_count"}
+    assert counts["GET", "/jobs", "500"] == 1
+    assert counts["POST", "other", "413"] == 1
+    assert not any(method == "CHOSEN" for method, _, _ in counts)
 
 
 def test_the_process_tells_of_itself(api: TestClient):

@@ -45,7 +45,7 @@ def test_operators_never_take_time_away_though_the_unbounded_fit_says_so() -> No
     assert calibration.operator_ms == 0
 
 
-def test_what_all_networks_have_may_take_less_than_alone() -> None:
+def test_what_all_networks_have_may_take_less_than_in_the_table() -> None:
     calibration = fit_calibration(networks(0.9, 0.05, -1.0))
 
     assert calibration.slope == pytest.approx(0.9)

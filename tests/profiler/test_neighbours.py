@@ -48,26 +48,39 @@ def test_an_operator_runs_between_its_neighbours(spec: OperatorSpec):
     assert expected.shape[1] in (NEIGHBOUR_CHANNELS, 5)  # what is reordered at the borders is small
 
 
+CONV = OperatorSpec.from_key("conv 8->12 9x14 /1")
+CONCAT = OperatorSpec.from_key("concat 8->20 9x14 /1")
+
+
 def test_half_of_what_the_neighbours_of_each_map_take_is_subtracted():
     neighbours = [a_latency_row(0.5), a_latency_row(1.5)]
     row = a_latency_row(5.0, lower_quartile=5.0, upper_quartile=6.0, samples=7)
+    expected = a_latency_row(4.0, lower_quartile=4.0, upper_quartile=5.0, samples=7)
 
     assert time_of(neighbours) == 1.0
-    assert without_neighbours(row, neighbours) == a_latency_row(4.0, lower_quartile=4.0, upper_quartile=5.0, samples=7)
+    assert without_neighbours(CONV, row, neighbours) == expected
 
 
 def test_what_an_engine_does_nothing_for_takes_no_time():
     row = a_latency_row(0.75, lower_quartile=0.75, upper_quartile=1.25)
+    expected = a_latency_row(0.0, lower_quartile=0.0, upper_quartile=0.25)
 
-    assert without_neighbours(row, [a_latency_row(2.0)]) == a_latency_row(0.0, lower_quartile=0.0, upper_quartile=0.25)
+    assert without_neighbours(CONCAT, row, [a_latency_row(2.0)]) == expected
+
+
+def test_a_convolution_that_takes_no_time_was_mismeasured():
+    row = without_neighbours(CONV, a_latency_row(0.75), [a_latency_row(2.0)])
+
+    assert row.state is RowState.QUARANTINED
+    assert row.reason.startswith("0.7500 ms between neighbours that take 1.0000 ms alone")
 
 
 def test_a_row_stands_without_neighbours():
-    assert without_neighbours(a_latency_row(5.0), []) == a_latency_row(5.0)
+    assert without_neighbours(CONV, a_latency_row(0.0), []) == a_latency_row(0.0)
 
 
 def test_an_operator_whose_neighbours_are_quarantined_is_quarantined():
-    row = without_neighbours(a_latency_row(5.0), [a_latency_row(), QUARANTINED])
+    row = without_neighbours(CONV, a_latency_row(5.0), [a_latency_row(), QUARANTINED])
 
     assert (row.state, row.reason) == (RowState.QUARANTINED, "its neighbours: unstable")
 
@@ -75,4 +88,4 @@ def test_an_operator_whose_neighbours_are_quarantined_is_quarantined():
 def test_a_quarantined_operator_keeps_its_reason():
     own = replace(QUARANTINED, reason="the engine refused it")
 
-    assert without_neighbours(own, [QUARANTINED, a_latency_row()]) == own
+    assert without_neighbours(CONV, own, [QUARANTINED, a_latency_row()]) == own

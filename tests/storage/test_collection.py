@@ -20,7 +20,7 @@ from services.storage.errors import NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.tables import BlobRow
 from services.storage.worker_writes import KEPT_CHECKPOINTS, add_checkpoint, succeed
-from tests.storage.builders import a_checkpoint, a_job, a_started_worker, a_success
+from tests.storage.builders import BLOB, a_checkpoint, a_job, a_started_worker, a_success
 
 DAY = timedelta(hours=24)
 BODY = b"weights"
@@ -59,31 +59,40 @@ def is_there(database: Database, store: FolderStore, sha256: str) -> bool:
 def test_a_blob_that_nothing_names_is_removed_once_it_is_old(database: Database, store: FolderStore):
     sha256 = keep(database, store)
     age(database, hours=23)
-    assert collect(database, store, DAY) == Collected(0, 0)
+    assert collect(database, store, DAY) == Collected(0, 0, 0)
     with database.reading() as session:
         assert unnamed_bytes(session) == len(BODY)
 
     age(database)
 
-    assert collect(database, store, DAY) == Collected(1, len(BODY))
+    assert collect(database, store, DAY) == Collected(1, len(BODY), 0)
     assert not is_there(database, store, sha256)
 
 
 def test_what_a_row_names_stays(database: Database, store: FolderStore):
     bodies = [b"checkpoint %d" % n for n in range(KEPT_CHECKPOINTS + 2)]
-    kept = [keep(database, store, body) for body in (*bodies, b"a trained network", b"printed")]
+    states = [keep(database, store, body) for body in bodies]
+    keep(database, store, BLOB)
     a_job(database, JobKind.RETRAIN)
     worker = a_started_worker(database)
     with database.writing.begin() as session:
         for body in bodies:
             add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
-        succeed(session, worker.submission_id, worker.token, a_success(JobKind.RETRAIN))
-        attempt, _ = lock_attempt(session, worker.submission_id)
-        attempt.logs = kept[-1]
     age(database)
 
-    assert collect(database, store, DAY).blobs == 2  # the two oldest checkpoints
-    assert [is_there(database, store, sha256) for sha256 in kept] == [False, False, *[True] * (len(kept) - 2)]
+    assert collect(database, store, DAY).blobs == 3  # the two oldest checkpoints, and a network that was never named
+    assert [is_there(database, store, state) for state in states] == [False, False, True, True, True]
+
+    network, log = keep(database, store, BLOB), keep(database, store, b"printed")
+    with database.writing.begin() as session:
+        succeed(session, worker.submission_id, worker.token, a_success(JobKind.RETRAIN))
+        attempt, _ = lock_attempt(session, worker.submission_id)
+        attempt.logs = log
+    age(database)
+
+    assert collect(database, store, DAY).blobs == 2  # of a job that has succeeded the last checkpoint is kept
+    kept = [is_there(database, store, sha256) for sha256 in (*states, network, log)]
+    assert kept == [False, False, False, False, True, True, True]
 
 
 def test_a_blob_that_is_sent_again_is_young_again(database: Database, store: FolderStore):
@@ -145,8 +154,7 @@ def test_a_collection_that_was_killed_between_bytes_and_row_is_finished_by_the_n
 
     sha256 = keep(database, FolderStore(tmp_path))
     age(database)
-    with pytest.raises(Unavailable):
-        collect(database, InterruptedStore(tmp_path, die), DAY)
+    assert collect(database, InterruptedStore(tmp_path, die), DAY) == Collected(0, 0, 1)
 
     store = FolderStore(tmp_path)
     assert collect(database, store, DAY).blobs == 1

@@ -81,7 +81,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.ended.add(worker.submission_id)
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), action=st.sampled_from(["heartbeat", "succeed", "fail", "cancelled"]))
+    @rule(data=st.data(), action=st.sampled_from(["heartbeat", "succeed", "fail", "stopped"]))
     def write(self, data: st.DataObject, action: str) -> None:
         worker = data.draw(st.sampled_from(self.workers))
         name, token = worker.submission_id, worker.token
@@ -95,7 +95,7 @@ class JobStoreMachine(RuleBasedStateMachine):
                         succeed(session, name, token, AttemptSuccess(result={"by": name}))
                     case "fail":
                         fail(session, name, token, Reason(failure=FailureClass.OUT_OF_MEMORY, message=name))
-                    case "cancelled":
+                    case "stopped":
                         acknowledge_stop(session, name, token)
         except LeaseLost:
             accepted = False

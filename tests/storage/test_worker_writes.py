@@ -110,7 +110,7 @@ def test_a_heartbeat_extends_the_lease_and_notes_progress(database: Database):
     with database.writing.begin() as session:
         status = heartbeat(session, worker.submission_id, worker.token, Heartbeat(progress=a_progress(epoch=3)))
 
-    assert not status.cancel
+    assert not status.stop
     with database.reading() as session:
         assert live_attempts(session)[0].lease_seconds > 50
         assert show_job(session, find_job(session, job)).progress == a_progress(epoch=3)
@@ -121,7 +121,7 @@ def test_a_heartbeat_tells_the_worker_of_a_request_to_cancel(database: Database)
     worker = a_started_worker(database)
     with database.writing.begin() as session:
         request_cancel(session, job)
-        assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).cancel
+        assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
 
 
 def test_events_delivered_twice_are_written_once(database: Database):
@@ -326,9 +326,9 @@ def test_a_worker_that_pauses_leaves_a_job_that_goes_on_once_it_is_resumed(datab
     worker = a_started_worker(database)
     with database.writing.begin() as session:
         a_blob(session)
-        assert not heartbeat(session, worker.submission_id, worker.token, Heartbeat()).cancel
+        assert not heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
         request_pause(session, job)
-        assert add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(BLOB)).cancel
+        assert add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(BLOB)).stop
         acknowledge_stop(session, worker.submission_id, worker.token)
         assert find_job(session, job).state is JobState.QUEUED
         assert claim_job(session) is None
@@ -350,19 +350,32 @@ def test_a_worker_that_stops_after_the_job_was_resumed_leaves_it_queued(database
         request_pause(session, job)
         resume_job(session, job)
         acknowledge_stop(session, worker.submission_id, worker.token)
+        end_backoff(session)
 
     assert a_started_worker(database).assignment.epoch == 2
 
 
-def test_a_worker_lost_while_it_was_to_pause_counts_as_no_failure(database: Database):
+def test_a_worker_that_stops_again_and_again_unasked_fails_its_job(database: Database):
     job = a_job(database)
-    for _ in range(RETRIES[FailureClass.INFRASTRUCTURE] + 2):
+    for _ in range(RETRIES[FailureClass.INFRASTRUCTURE] + 1):
         worker = a_started_worker(database)
         with database.writing.begin() as session:
-            request_pause(session, job)
-            lose_attempt(session, worker.submission_id, "stopped by force")
-            assert find_job(session, job).state is JobState.QUEUED
-            resume_job(session, job)
+            acknowledge_stop(session, worker.submission_id, worker.token)
+            end_backoff(session)
+
+    with database.reading() as session:
+        assert find_job(session, job).state is JobState.FAILED
+
+
+def test_a_worker_lost_while_it_was_to_pause_leaves_a_job_that_waits(database: Database):
+    job = a_job(database)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        request_pause(session, job)
+        lose_attempt(session, worker.submission_id, "killed")
+        end_backoff(session)
+        assert find_job(session, job).state is JobState.QUEUED
+        assert claim_job(session) is None
 
 
 def test_a_failure_of_a_job_that_was_to_pause_counts(database: Database):
@@ -409,7 +422,7 @@ WRITES: dict[str, Callable[[Session, Worker], object]] = {
     ),
     "succeed": lambda session, worker: succeed(session, worker.submission_id, worker.token, a_success(JobKind.PROFILE)),
     "fail": lambda session, worker: fail(session, worker.submission_id, worker.token, USER_ERROR),
-    "cancelled": lambda session, worker: acknowledge_stop(session, worker.submission_id, worker.token),
+    "stopped": lambda session, worker: acknowledge_stop(session, worker.submission_id, worker.token),
     "authorize": lambda session, worker: authorize(session, worker.token),
 }
 

@@ -56,7 +56,7 @@ def fail(submission_id: str, failure: AttemptFailure, session: WriteSession, tok
     worker_writes.fail(session, submission_id, token, failure.reason)
 
 
-@router.post("/cancelled", status_code=status.HTTP_204_NO_CONTENT)
-def cancelled(submission_id: str, session: WriteSession, token: AttemptToken) -> None:
+@router.post("/stopped", status_code=status.HTTP_204_NO_CONTENT)
+def stopped(submission_id: str, session: WriteSession, token: AttemptToken) -> None:
     """Acknowledges the request to stop: the job was cancelled, or is paused."""
     worker_writes.acknowledge_stop(session, submission_id, token)

@@ -66,7 +66,7 @@ def cancel(job_id: JobId, session: WriteSession) -> Job:
 
 @router.post("/{job_id}/pause")
 def pause(job_id: JobId, session: WriteSession) -> Job:
-    """Keeps a queued job from starting; a running one stops at its next step, and what it has done is kept."""
+    """Keeps a queued job from starting; a running one stops at its next step, whose state is kept where jobs resume."""
     return show_job(session, request_pause(session, job_id))
 
 

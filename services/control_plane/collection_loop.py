@@ -4,12 +4,9 @@ import logging
 import threading
 from datetime import timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from services.storage.blob_store import BlobStore
 from services.storage.collection import collect
 from services.storage.database import Database
-from services.storage.errors import DomainError
 
 PAUSE_SECONDS = 600.0
 
@@ -21,8 +18,8 @@ def collect_until(stop: threading.Event, database: Database, store: BlobStore, m
     while not stop.wait(PAUSE_SECONDS):
         try:
             collected = collect(database, store, min_age)
-        except (DomainError, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was, the next pass must come
             _log.warning("blobs were not collected: %s", error)
         else:
-            if collected.blobs:
-                _log.info("%d blobs that nothing named were removed, %d bytes", collected.blobs, collected.size)
+            if collected.blobs or collected.refused:
+                _log.info("blobs that nothing names: %s", collected)

@@ -78,6 +78,8 @@ class OnnxRuntimeRunner:
             options.intra_op_num_threads = self.identity.threads
             options.inter_op_num_threads = 1
             options.log_severity_level = 3
+            # The threads of one workload must not spin on while another is timed.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             try:
                 session = onnxruntime.InferenceSession(workload.onnx, options, providers=["CPUExecutionProvider"])
             except REFUSALS as error:

@@ -14,8 +14,15 @@ class Execution:
         self.count += 1
 
 
+def test_an_execution_that_cold_caches_cannot_slow_needs_none_to_warm_up() -> None:
+    execute = Execution(0.05, 0.03, 0.02)
+
+    assert sample(execute, 3, lambda: execute.now) == pytest.approx([50, 30, 20])
+    assert execute.count == 3
+
+
 def test_a_long_execution_is_timed_by_itself_after_one_that_warms_up() -> None:
-    execute = Execution(0.5, 0.003, 0.001, 0.002)
+    execute = Execution(0.005, 0.003, 0.001, 0.002)
 
     assert sample(execute, 3, lambda: execute.now) == pytest.approx([3, 1, 2])
     assert execute.count == 4

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 SAMPLE_SECONDS = 5e-4  # shorter executions are repeated within a sample
-WARM_SECONDS = 0.01  # longer ones lose less than a hundredth to cold caches, which the quartile of all samples leaves out
+WARM_SECONDS = 0.01  # longer ones lose less than a hundredth to cold caches: the quartile leaves that sample out
 
 
 def sample(execute: Callable[[], None], samples: int, now: Callable[[], float]) -> list[float]:

@@ -21,6 +21,8 @@ from services.profiler.runners import Workload
 
 # An engine may do nothing for these, or do them with what is beside them; nothing else takes no time.
 MAY_BE_FREE = (Operator.SKIP, Structure.UPSAMPLE, Structure.CONCAT)
+LEAST_MS = 0.001  # of anything else: less cannot be told from nothing
+CLOCK_MS = 0.02  # differences of times below this may be the clock's
 
 
 class Between(nn.Module):
@@ -67,7 +69,8 @@ def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
 def without_neighbours(spec: OperatorSpec, row: LatencyRow, neighbours: Sequence[LatencyRow]) -> LatencyRow:
     """The row of an operator that was measured between neighbours; zero where an engine does nothing for it.
 
-    Quarantined where its neighbours are, or where they take longer without an operator that cannot be free.
+    Quarantined where its neighbours are, or where they take longer without an operator that cannot be free, by more
+    than the clock can err.
     """
     refused = next((other for other in neighbours if other.state is RowState.QUARANTINED), None)
     if refused is not None and row.state is RowState.MEASURED:
@@ -75,14 +78,15 @@ def without_neighbours(spec: OperatorSpec, row: LatencyRow, neighbours: Sequence
     if row.state is RowState.QUARANTINED:
         return row
     theirs = time_of(neighbours)
-    if row.milliseconds <= theirs and neighbours and spec.operator not in MAY_BE_FREE:
+    least = LEAST_MS if neighbours and spec.operator not in MAY_BE_FREE else 0.0
+    if least and row.milliseconds < theirs - CLOCK_MS:
         reason = f"{row.milliseconds:.4f} ms between neighbours that take {theirs:.4f} ms alone: measure more passes"
         return replace(row, state=RowState.QUARANTINED, reason=reason)
     return replace(
         row,
-        milliseconds=max(0.0, row.milliseconds - theirs),
-        lower_quartile=max(0.0, row.lower_quartile - theirs),
-        upper_quartile=max(0.0, row.upper_quartile - theirs),
+        milliseconds=max(least, row.milliseconds - theirs),
+        lower_quartile=max(least, row.lower_quartile - theirs),
+        upper_quartile=max(least, row.upper_quartile - theirs),
     )
 
 

@@ -75,6 +75,12 @@ def test_a_convolution_that_takes_no_time_was_mismeasured():
     assert row.reason.startswith("0.7500 ms between neighbours that take 1.0000 ms alone")
 
 
+def test_a_convolution_too_short_for_the_clock_takes_the_least_that_can_be_told():
+    row = without_neighbours(CONV, a_latency_row(0.995), [a_latency_row(2.0)])
+
+    assert row == a_latency_row(0.001)
+
+
 def test_a_row_stands_without_neighbours():
     assert without_neighbours(CONV, a_latency_row(0.0), []) == a_latency_row(0.0)
 

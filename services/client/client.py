@@ -35,12 +35,12 @@ from .schemas import (
     LatencyTableSummary,
     Preset,
 )
-from .transport import build_post, connect, lines, parsed, parsed_document, parsed_text, send, verified
+from .transport import build_post, connect, lines, parsed, parsed_document, parsed_part, send, verified
 
 PATIENCE_SECONDS = 6.0  # of one request while the service is away; it asks for 5 s where a part of it is
 FOLLOW_PATIENCE_SECONDS = 60.0  # of a request that follows a job, so that a restart of the service is survived
 STREAM_PAUSE_SECONDS = 1.0  # before a stream is opened again
-EVENT_DATA = "data: "  # begins the line of a server-sent event that holds it
+EVENT_DATA = b"data: "  # begins the line of a server-sent event that holds it
 
 
 class FasterSegClient:
@@ -126,23 +126,23 @@ class FasterSegClient:
 
         A stream that breaks is opened again where it broke; UnreachableError where the service stays away.
         """
-        path, is_broken = f"jobs/{job_id}", False
+        path = f"jobs/{job_id}"
         while True:
             request = self._http.build_request("GET", f"{path}/events/stream", headers={"Last-Event-ID": str(after)})
+            is_whole = False
             try:
                 for line in lines(self._http, request):
                     if line.startswith(EVENT_DATA):
-                        event = parsed_text(Event, line.removeprefix(EVENT_DATA), request)
+                        event = parsed_part(Event, line.removeprefix(EVENT_DATA), request)
                         yield event
                         after = event.sequence
+                is_whole = True
             except FasterSegError as error:
                 if error.retry_after_seconds is None:
                     raise
-                is_broken = True
             job = parsed(Job, self._get(path, patience_seconds=FOLLOW_PATIENCE_SECONDS))
-            if job.state.is_final and not is_broken:
+            if is_whole and job.state.is_final:
                 return
-            is_broken = False
             time.sleep(STREAM_PAUSE_SECONDS)
 
     def logs(self, job_id: str) -> str:

@@ -90,7 +90,7 @@ def receive(
     return _patiently(lambda: _receive(http, request, file), patience_seconds, sleep)
 
 
-def lines(http: httpx.Client, request: httpx.Request) -> Iterator[str]:
+def lines(http: httpx.Client, request: httpx.Request) -> Iterator[bytes]:
     """The lines of an answer's body as they arrive, asked for once.
 
     Raises:
@@ -103,7 +103,7 @@ def lines(http: httpx.Client, request: httpx.Request) -> Iterator[str]:
             rest = b""
             for chunk in response.iter_bytes():
                 *whole, rest = (rest + chunk).split(b"\n")  # by nothing else: texts may hold other line ends
-                yield from (line.decode() for line in whole)
+                yield from whole
     except httpx.TransportError as error:
         raise _unreachable(http, error) from error
 
@@ -126,13 +126,13 @@ def _patiently(ask: Callable[[], _Answer], patience_seconds: float, sleep: Calla
 
 def parsed(model: type[_Model], response: httpx.Response) -> _Model:
     """The answer's body as a value of the contract; UnexpectedAnswerError where it is none."""
-    return parsed_text(model, response.text, response.request)
+    return parsed_part(model, response.content, response.request)
 
 
-def parsed_text(model: type[_Model], text: str, request: httpx.Request) -> _Model:
+def parsed_part(model: type[_Model], content: bytes, request: httpx.Request) -> _Model:
     """A part of the answer to a request as a value of the contract; UnexpectedAnswerError where it is none."""
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(content)
     except ValidationError as error:
         raise UnexpectedAnswerError(str(request.url), str(error)) from error
 

@@ -6,6 +6,7 @@ from http import HTTPMethod, HTTPStatus
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+METHODS = frozenset(HTTPMethod)
 OTHER = "other"  # the route of paths that do not exist, and methods that HTTP does not know: senders choose their text
 
 
@@ -28,7 +29,7 @@ class RequestTimes:
         started = time.perf_counter()
 
         def note(status: int) -> None:
-            method = scope["method"] if scope["method"] in set(HTTPMethod) else OTHER
+            method = scope["method"] if scope["method"] in METHODS else OTHER
             route = getattr(scope.get("route"), "path", OTHER)
             self._seconds.labels(method, route, str(status)).observe(time.perf_counter() - started)
 

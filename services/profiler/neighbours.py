@@ -9,15 +9,15 @@ with nothing between is subtracted.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from fasterseg_core.blocks import build_operator, input_shapes, neighbour_after, neighbour_before, with_random_norms
+from fasterseg_core.blocks import build_operator, input_shapes, neighbour_after, neighbour_before
 from fasterseg_core.latency_table import LatencyRow, RowState
 from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure
 from fasterseg_core.search_space import DOWNSAMPLE_RATES, Operator
-from services.profiler.runners import Workload
+from services.profiler.runners import Workload, random_workload
 
 # An engine may do nothing for these, or do them with what is beside them; nothing else takes no time.
 MAY_BE_FREE = (Operator.SKIP, Structure.UPSAMPLE, Structure.CONCAT)
@@ -46,13 +46,11 @@ class Between(nn.Module):
 
 
 def workload_between(spec: OperatorSpec) -> Workload:
-    """An operator between its neighbours, with the same random weights every time."""
+    """An operator between its neighbours."""
     shapes = input_shapes(spec)
     if _has_before(spec):
         shapes = tuple((1, NEIGHBOUR_CHANNELS, height, width) for _, _, height, width in shapes)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return Workload(with_random_norms(Between(spec)), shapes)
+    return random_workload(partial(Between, spec), shapes)
 
 
 def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:

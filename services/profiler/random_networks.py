@@ -1,24 +1,20 @@
 """Random networks of a search space, measured whole to see and to correct what a latency table predicts."""
 
 import random
-
-import torch
+from functools import partial
 
 from fasterseg_core.architecture import Architecture, Branch, Cell
-from fasterseg_core.blocks import with_random_norms
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.search_space import BRANCH_PAIRS, DOWNSAMPLE_RATES, OPERATORS, Resolution, SearchSpace
-from services.profiler.runners import Workload
+from services.profiler.runners import Workload, random_workload
 
 TRIES = 100  # for each random network that is wanted
 
 
 def network_workload(architecture: Architecture, resolution: Resolution, num_classes: int) -> Workload:
-    """A whole network at one resolution, batch 1, with the same random weights every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        network = with_random_norms(SegmentationNetwork(architecture, num_classes))
-    return Workload(network, ((1, 3, resolution.height, resolution.width),))
+    """A whole network at one resolution, batch 1."""
+    shapes = ((1, 3, resolution.height, resolution.width),)
+    return random_workload(partial(SegmentationNetwork, architecture, num_classes), shapes)
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:

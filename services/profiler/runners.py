@@ -1,9 +1,9 @@
 """What every inference engine offers a latency table: run a workload, and time it (appendix E)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -95,11 +95,16 @@ class Runner(Protocol):
         """Files of what the engine built for its device, by name; none where it starts from the ONNX each time."""
 
 
-def operator_workload(spec: OperatorSpec) -> Workload:
-    """One operator by itself, with the same random weights every time."""
+def random_workload(build: Callable[[], nn.Module], shapes: tuple[tuple[int, ...], ...]) -> Workload:
+    """What is built, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return Workload(with_random_norms(build_operator(spec)), input_shapes(spec))
+        return Workload(with_random_norms(build()), shapes)
+
+
+def operator_workload(spec: OperatorSpec) -> Workload:
+    """One operator by itself."""
+    return random_workload(partial(build_operator, spec), input_shapes(spec))
 
 
 def verify(runner: Runner, workload: Workload) -> float:

@@ -32,8 +32,9 @@ def build_table(
     rows = dict(known or {})
     canary, asked = _asked(config)
     workload = operator_workload if config.alone else workload_between
+    specs = {spec.key: spec for spec in asked}
     measuring = measure(
-        {spec.key: partial(workload, spec) for spec in asked},
+        {key: partial(workload, spec) for key, spec in specs.items()},
         workload(canary),
         runner,
         protocol_of(config),
@@ -41,11 +42,11 @@ def build_table(
         measured_ms(canary, _around(config, canary), rows),
     )
     for progress in measuring:
-        for spec in asked:  # in this order: an operator's row needs those of its neighbours
-            if spec.key in progress.finished:
-                around = [rows[neighbour] for neighbour in _around(config, spec)]
-                rows[spec] = without_neighbours(spec, progress.finished[spec.key], around)
-        yield replace(progress, finished={key: rows[OperatorSpec.from_key(key)] for key in progress.finished})
+        finished = {}
+        for key in sorted(progress.finished, key=list(specs).index):  # an operator's row needs its neighbours'
+            around = [rows[neighbour] for neighbour in _around(config, specs[key])]
+            finished[key] = rows[specs[key]] = without_neighbours(specs[key], progress.finished[key], around)
+        yield replace(progress, finished=finished)
     return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
 
 

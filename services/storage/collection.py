@@ -35,7 +35,8 @@ def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collect
     """
     with database.reading() as session:
         until = database_now(session) - min_age
-        candidates = session.scalars(select(BlobRow.sha256).where(_is_garbage(until))).all()
+        old = select(BlobRow.sha256).where(BlobRow.created_at <= until, _is_unnamed())
+        candidates = session.scalars(old).all()
     sizes: list[int] = []
     refused = 0
     for sha256 in candidates:
@@ -45,19 +46,20 @@ def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collect
             _log.warning("blob %s was not removed: %s", sha256, error)
             refused += 1
         else:
-            sizes += [] if size is None else [size]
+            if size is not None:
+                sizes.append(size)
     return Collected(len(sizes), sum(sizes), refused)
 
 
 def unnamed_bytes(session: Session) -> int:
     """The size of all blobs that no row names, whatever their age."""
-    return session.scalar(select(func.sum(BlobRow.size)).where(_is_garbage(database_now(session)))) or 0
+    return session.scalar(select(func.sum(BlobRow.size)).where(_is_unnamed())) or 0
 
 
 def _collect_one(database: Database, store: BlobStore, sha256: str, until: datetime) -> int | None:
     with database.writing.begin() as session:
-        garbage = select(BlobRow).where(BlobRow.sha256 == sha256, _is_garbage(until))
-        row = session.scalar(garbage.with_for_update(skip_locked=True))
+        still = select(BlobRow).where(BlobRow.sha256 == sha256, BlobRow.created_at <= until, _is_unnamed())
+        row = session.scalar(still.with_for_update(skip_locked=True))
         if row is None:
             return None
         size = row.size
@@ -67,6 +69,6 @@ def _collect_one(database: Database, store: BlobStore, sha256: str, until: datet
         return size
 
 
-def _is_garbage(until: datetime) -> ColumnElement[bool]:
+def _is_unnamed() -> ColumnElement[bool]:
     names = (CheckpointRow.sha256, ArtifactRow.sha256, AttemptRow.logs)
-    return and_(BlobRow.created_at <= until, *(~exists().where(name == BlobRow.sha256) for name in names))
+    return and_(*(~exists().where(name == BlobRow.sha256) for name in names))

@@ -16,9 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from services.storage.tables import Table, UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 20
-CONNECTIONS = (
-    48  # opened as needed; FastAPI runs 40 requests at a time, the dispatcher and the collection need one each
-)
+CONNECTIONS = 48  # opened as needed; FastAPI runs 40 requests at a time, dispatcher and collection need one each
 
 _NOW = {
     "postgresql": text("SELECT clock_timestamp() AS now").columns(now=UtcDateTime()),

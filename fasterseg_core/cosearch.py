@@ -156,9 +156,7 @@ class CoSearch:
         total = 0.0
         with _frozen(*self.relaxations.values()):
             for role, widths in passes:
-                loss = self._segmentation_loss(batch, role, widths)
-                torch.autograd.backward(loss)
-                total += float(loss.detach())
+                total += self._add_gradients(batch, role, widths)
         norm = torch.nn.utils.get_total_norm(p.grad for p in self.supernet.parameters() if p.grad is not None)
         _require_finite(total + float(norm), place, "weights")
         if float(norm) > gradient_clip:
@@ -166,6 +164,12 @@ class CoSearch:
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad(set_to_none=True)  # a gigabyte that the architecture's passes can use
         return total / len(passes)
+
+    def _add_gradients(self, batch: Batch, role: Role, widths: Widths) -> float:
+        """Those of one pass; returns its loss. Nothing of the pass stays: a graph could not be captured beside it."""
+        loss = self._segmentation_loss(batch, role, widths)
+        torch.autograd.backward(loss)
+        return float(loss.detach())
 
     def _update_architecture(
         self, role: Role, batch: Batch, widths: Widths, latency_weight: float, place: str

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -95,6 +97,26 @@ def test_weights_after_several_steps_are_those_of_the_plain_implementation():
     for name, weight in fast.supernet.named_parameters():
         expected = plain.supernet.get_parameter(name)
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_nothing_of_a_pass_lives_during_the_next_one(monkeypatch):
+    """A CUDA graph cannot be captured while nodes of an earlier pass, made on another stream, are alive."""
+    fast = models()
+    losses: list[weakref.ref[torch.Tensor]] = []
+
+    def forward(self: CoSearch, *arguments: object) -> torch.Tensor:
+        assert all(loss() is None for loss in losses)
+        loss = segmentation_loss(self, *arguments)
+        losses.append(weakref.ref(loss))
+        return loss
+
+    segmentation_loss = CoSearch._segmentation_loss
+    monkeypatch.setattr(CoSearch, "_segmentation_loss", forward)
+
+    fast.pretrain_step(a_batch(), "here")
+    fast.search_step(a_batch(seed=1), a_batch(seed=2), 0.01, "here")
+
+    assert len(losses) == 4 + 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -19,8 +19,12 @@ def load_program(model: bytes, device: torch.device, dtype: torch.dtype) -> Call
     """A function from the graph's inputs to its output, weights in `dtype` and channels last on `device`.
 
     Raises:
-        MeasurementError: the graph has an operator that this project's networks do not have.
+        MeasurementError: not a model, or one with an operator that this project's networks do not have.
     """
+    try:
+        onnx.checker.check_model(model)
+    except (ValueError, onnx.checker.ValidationError) as error:
+        raise MeasurementError(f"torch_cuda cannot read the ONNX: {error}") from error
     proto = onnx.load_from_string(model)
     graph = proto.graph
     nodes, constants = _split(proto)
@@ -71,7 +75,7 @@ def _apply(node: onnx.NodeProto, values: Mapping[str, Tensor], constants: Consta
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     match node.op_type:
         case "Identity":
-            return values[node.input[0]]
+            return values[node.input[0]].clone()  # an output is a tensor of its own
         case "Relu":
             return F.relu(values[node.input[0]])
         case "Concat":

@@ -49,6 +49,21 @@ def test_a_graph_in_fp16_computes_nearly_the_same(workload: Workload) -> None:
     assert np.abs(output - expected).max() < 1e-2 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("model", [b"", b"no model"], ids=["empty", "garbage"])
+def test_what_is_no_model_is_refused(model: bytes) -> None:
+    with pytest.raises(MeasurementError, match="torch_cuda cannot read the ONNX"):
+        load_program(model, torch.device("cpu"), torch.float32)
+
+
+def test_an_output_is_never_the_input_itself() -> None:
+    x = torch.ones(1, 8, 9, 11)
+    program = load_program(
+        operator_workload(OperatorSpec.from_key("skip 8->8 9x11 /1")).onnx, torch.device("cpu"), torch.float32
+    )
+
+    assert program([x]).data_ptr() != x.data_ptr()
+
+
 def test_an_unknown_operator_is_refused_by_name() -> None:
     class Tanh(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,8 @@ class RowState(StrEnum):
 class LatencyRow:
     """The milliseconds of one operator, the quartiles of its samples, and how many there were (see the protocol).
 
+    On a GPU also the lowest clock of its multiprocessors beside these samples, in MHz.
+
     Raises:
         ValueError: a duration is negative, infinite or not a number, or the quartiles are out of order.
     """
@@ -43,6 +45,7 @@ class LatencyRow:
     samples: int
     state: RowState = RowState.MEASURED
     reason: str = ""
+    sm_mhz: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("milliseconds", "lower_quartile", "upper_quartile"):
@@ -53,6 +56,10 @@ class LatencyRow:
             raise ValueError(f"lower_quartile {self.lower_quartile} is above upper_quartile {self.upper_quartile}")
         if self.samples < 0:
             raise ValueError(f"samples {self.samples} must not be negative")
+
+    def to_document(self) -> dict[str, object]:
+        """The row as plain JSON values; a clock only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,9 @@ class LatencyTable:
         """The table as plain JSON values, rows sorted by key."""
         return {
             "fingerprint": asdict(self.fingerprint),
-            "rows": {spec.key: asdict(row) for spec, row in sorted(self.rows.items(), key=lambda item: item[0].key)},
+            "rows": {
+                spec.key: row.to_document() for spec, row in sorted(self.rows.items(), key=lambda item: item[0].key)
+            },
         }
 
     @classmethod
@@ -199,7 +208,9 @@ _ROW_FIELDS: dict[str, tuple[type, ...]] = {
     "samples": (int,),
     "state": (str,),
     "reason": (str,),
+    "sm_mhz": (int,),
 }
+_OPTIONAL_FIELDS = ("sm_mhz",)
 
 
 def _row(values: dict[str, object]) -> LatencyRow:
@@ -209,6 +220,8 @@ def _row(values: dict[str, object]) -> LatencyRow:
         raise ValueError(f"unknown field {unknown[0]!r}; a row has {', '.join(_ROW_FIELDS)}")
     for name, kinds in _ROW_FIELDS.items():
         if name not in values:
+            if name in _OPTIONAL_FIELDS:
+                continue
             raise ValueError(f"{name} is missing")
         if not isinstance(values[name], kinds) or isinstance(values[name], bool):
             raise ValueError(f"{name} {values[name]!r} is not {'a text' if str in kinds else 'a number'}")

@@ -39,7 +39,7 @@ class Fingerprint(_Strict):
 
 
 class Row(_Strict):
-    """The milliseconds of an operator, and the quartiles of its samples."""
+    """The milliseconds of an operator, the quartiles of its samples, and the lowest clock of a GPU beside them."""
 
     milliseconds: float
     lower_quartile: float
@@ -47,6 +47,7 @@ class Row(_Strict):
     samples: int
     state: str
     reason: str
+    sm_mhz: int | None = None
 
     @property
     def is_measured(self) -> bool:

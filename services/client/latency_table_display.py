@@ -56,6 +56,7 @@ def _rows(table: LatencyTable, key: str) -> Table:
     for name, row in sorted(table.rows.items()):
         if key in name:
             quartiles = f"{row.lower_quartile:.4f} {row.upper_quartile:.4f}"
-            note = row.reason if row.is_measured else f"{row.state}: {row.reason}"
+            clock = "" if row.sm_mhz is None else f"{row.sm_mhz} MHz"
+            note = row.reason or clock if row.is_measured else f"{row.state}: {row.reason}"
             rows.add_row(Text(name), f"{row.milliseconds:.4f}", quartiles, str(row.samples), Text(note))
     return rows

@@ -168,7 +168,7 @@ def merge(
             merged = merged_table(parts)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-        added = client.add_latency_table(merged.model_dump(mode="json"))
+        added = client.add_latency_table(merged.model_dump(mode="json", exclude_none=True))
     say(f"{len(merged.rows)} rows, {sum(not row.is_measured for row in merged.rows.values())} of them quarantined")
     typer.echo(added.id)
 

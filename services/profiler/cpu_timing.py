@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 SAMPLE_SECONDS = 5e-4  # shorter executions are repeated within a sample
+CLOCK_ERROR_MS = 0.02  # of a difference of two times
 WARM_SECONDS = 0.01  # longer ones lose less than a hundredth to cold caches: the quartile leaves that sample out
 
 

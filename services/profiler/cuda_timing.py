@@ -1,27 +1,58 @@
 """Timing on a GPU, where launching takes as long as computing: the difference of two CUDA graphs of one operator."""
 
 import math
-import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+import pynvml
 
 from services.profiler.runners import EngineUnavailableError, MeasurementError
 
-WARM_UP_SECONDS = 0.05
+WARM_UP_SECONDS = 0.01
 SAMPLE_MS = 1.0
 MAX_EXECUTIONS = 1000
 TRIAL_EXECUTIONS = 16
+CLOCK_ERROR_MS = 0.001  # of a difference of two operators' times
 SLOWDOWNS = {
-    0x8: "hardware",
-    0x20: "heat, by software",
-    0x40: "heat, by hardware",
-    0x80: "power brake",
+    pynvml.nvmlClocksEventReasonHwSlowdown: "hardware",
+    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "heat, by software",
+    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "heat, by hardware",
+    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power brake",
 }
 
-# Gives a function that replays a graph of so many back-to-back executions once and returns its milliseconds by events.
-Capture = Callable[[int], AbstractContextManager[Callable[[], float]]]
+Replay = Callable[[], float]  # replays a CUDA graph once and returns its milliseconds by events
+Capture = Callable[[int], Replay]  # of so many back-to-back executions; the graph lives as long as its replay
+
+
+@dataclass(frozen=True)
+class Timer:
+    """A program's CUDA graphs, of one execution and of so many that they take a millisecond."""
+
+    once: Replay
+    many: Replay
+    executions: int
+
+    def sample(self, samples: int) -> list[float]:
+        """Milliseconds of one execution, (T(K) - T(1)) / (K - 1), once per sample.
+
+        Raises:
+            MeasurementError: T(K) is not above T(1).
+        """
+        _warm_up(self.many)
+        milliseconds = [(self.many() - self.once()) / (self.executions - 1) for _ in range(samples)]
+        if min(milliseconds) <= 0:
+            raise MeasurementError(f"{self.executions} executions did not take longer than one")
+        return milliseconds
+
+
+def timer(capture: Capture) -> Timer:
+    """A timer that captures as many executions as one of them asks for."""
+    once, trial = capture(1), capture(TRIAL_EXECUTIONS)
+    _warm_up(trial)
+    estimate_ms = max((trial() - once()) / (TRIAL_EXECUTIONS - 1), SAMPLE_MS / MAX_EXECUTIONS)
+    executions = max(2, math.ceil(SAMPLE_MS / estimate_ms) + 1)
+    return Timer(once, capture(executions), executions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,55 +65,42 @@ class GpuState:
     slowdowns: tuple[str, ...]
 
 
-def sample(capture: Capture, samples: int) -> list[float]:
-    """Milliseconds of one execution, (T(K) - T(1)) / (K - 1) with T(K) of at least a millisecond, once per sample.
+def read_gpu(name: str) -> GpuState:
+    """The state of a GPU, named by its UUID or PCI address, from NVIDIA's management library.
 
     Raises:
-        MeasurementError: T(K) is not above T(1).
+        EngineUnavailableError: the driver, of which that library is a part, is missing or does not know the GPU.
     """
-    with capture(1) as once:
-        with capture(TRIAL_EXECUTIONS) as trial:
-            _warm_up(trial)
-            estimate_ms = max((trial() - once()) / (TRIAL_EXECUTIONS - 1), SAMPLE_MS / MAX_EXECUTIONS)
-        executions = max(2, math.ceil(SAMPLE_MS / estimate_ms) + 1)
-        with capture(executions) as many:
-            _warm_up(many)
-            milliseconds = [(many() - once()) / (executions - 1) for _ in range(samples)]
-    if min(milliseconds) <= 0:
-        raise MeasurementError(f"{executions} executions did not take longer than one")
-    return milliseconds
-
-
-def read_gpu(gpu: str) -> GpuState:
-    """The state of a GPU, named by its PCI address or UUID, from nvidia-smi.
-
-    Raises:
-        EngineUnavailableError: nvidia-smi is not installed or does not know the GPU.
-    """
-    query = "--query-gpu=driver_version,clocks.max.sm,power.limit,pci.bus_id,clocks.sm,clocks_event_reasons.active"
-    command = ["nvidia-smi", f"--id={gpu}", query, "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        raise EngineUnavailableError(f"nvidia-smi, a part of NVIDIA's driver, cannot read the GPU: {error}") from error
-    driver, max_clock, power, address, clock, reasons = (field.strip() for field in answer.split(","))
-    active = int(reasons, 16)
-    return GpuState(
-        driver=f"{driver}, at most {max_clock} MHz and {power} W",
-        address=address,
-        sm_mhz=int(clock),
-        slowdowns=tuple(name for bit, name in SLOWDOWNS.items() if active & bit),
-    )
+        pynvml.nvmlInit()  # counted: only the first one takes long
+        find = pynvml.nvmlDeviceGetHandleByUUID if name.startswith("GPU-") else pynvml.nvmlDeviceGetHandleByPciBusId
+        gpu = find(name)
+        highest_mhz = pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM)
+        watts = pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000
+        active = pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)
+        return GpuState(
+            driver=f"{pynvml.nvmlSystemGetDriverVersion()}, at most {highest_mhz} MHz and {watts:.0f} W",
+            address=pynvml.nvmlDeviceGetPciInfo(gpu).busId,
+            sm_mhz=pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+            slowdowns=tuple(name for reason, name in SLOWDOWNS.items() if active & reason),
+        )
+    except pynvml.NVMLError as error:
+        raise EngineUnavailableError(f"NVIDIA's driver cannot tell the state of the GPU {name}: {error}") from error
 
 
-def refuse_slowdown(gpu: str) -> None:
-    """Raises MeasurementError where the GPU slows itself down at this moment."""
-    state = read_gpu(gpu)
+def steady_mhz(name: str) -> int:
+    """The clock of a GPU's multiprocessors at this moment.
+
+    Raises:
+        MeasurementError: the GPU slows itself down.
+    """
+    state = read_gpu(name)
     if state.slowdowns:
         raise MeasurementError(f"the GPU was slowed down to {state.sm_mhz} MHz: {', '.join(state.slowdowns)}")
+    return state.sm_mhz
 
 
-def _warm_up(replay: Callable[[], float]) -> None:
+def _warm_up(replay: Replay) -> None:
     end = time.monotonic() + WARM_UP_SECONDS
     while time.monotonic() < end:
         replay()

@@ -22,7 +22,6 @@ from services.profiler.runners import Workload, random_workload
 # An engine may do nothing for these, or do them with what is beside them; nothing else takes no time.
 MAY_BE_FREE = (Operator.SKIP, Structure.UPSAMPLE, Structure.CONCAT)
 LEAST_MS = 0.001  # of anything else: less cannot be told from nothing
-CLOCK_MS = 0.02  # differences of times below this may be the clock's
 
 
 class Between(nn.Module):
@@ -64,7 +63,9 @@ def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
     )
 
 
-def without_neighbours(spec: OperatorSpec, row: LatencyRow, neighbours: Sequence[LatencyRow]) -> LatencyRow:
+def without_neighbours(
+    spec: OperatorSpec, row: LatencyRow, neighbours: Sequence[LatencyRow], clock_error_ms: float
+) -> LatencyRow:
     """The row of an operator that was measured between neighbours; zero where an engine does nothing for it.
 
     Quarantined where its neighbours are, or where they take longer without an operator that cannot be free, by more
@@ -77,7 +78,7 @@ def without_neighbours(spec: OperatorSpec, row: LatencyRow, neighbours: Sequence
         return row
     theirs = time_of(neighbours)
     least = LEAST_MS if neighbours and spec.operator not in MAY_BE_FREE else 0.0
-    if least and row.milliseconds < theirs - CLOCK_MS:
+    if least and row.milliseconds < theirs - clock_error_ms:
         reason = f"{row.milliseconds:.4f} ms between neighbours that take {theirs:.4f} ms alone: measure more passes"
         return replace(row, state=RowState.QUARANTINED, reason=reason)
     return replace(

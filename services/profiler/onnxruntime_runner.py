@@ -10,7 +10,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.cpu_timing import sample
+from services.profiler.cpu_timing import CLOCK_ERROR_MS, sample
 from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload, cpu_name
 
 REFUSALS = (
@@ -51,6 +51,7 @@ class OnnxRuntimeRunner:
             threads=threads,
             precision=precision,
             clock="thread CPU time" if threads == 1 else "wall clock",
+            clock_error_ms=CLOCK_ERROR_MS,
         )
         self._programs: WeakKeyDictionary[Workload, _Program] = WeakKeyDictionary()
 
@@ -67,6 +68,9 @@ class OnnxRuntimeRunner:
         """Milliseconds of one execution, once per sample."""
         program = self._compile(workload)
         return sample(lambda: program.session.run_with_iobinding(program.binding), samples, self._now)
+
+    def sm_mhz(self) -> None:
+        """A CPU does not tell its clock."""
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         """Nothing: a session starts from the ONNX."""

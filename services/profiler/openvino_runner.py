@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.cpu_timing import sample
+from services.profiler.cpu_timing import CLOCK_ERROR_MS, sample
 from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload
 
 
@@ -32,6 +32,7 @@ class OpenVinoRunner:
             threads=threads,
             precision=precision,
             clock="wall clock",
+            clock_error_ms=CLOCK_ERROR_MS,
         )
         self._requests: WeakKeyDictionary[Workload, openvino.InferRequest] = WeakKeyDictionary()
 
@@ -45,6 +46,9 @@ class OpenVinoRunner:
         request = self._compile(workload)
         request.infer(workload.random_inputs())
         return sample(request.infer, samples, time.perf_counter)
+
+    def sm_mhz(self) -> None:
+        """A CPU does not tell its clock."""
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         """Nothing: a session starts from the ONNX."""

@@ -40,7 +40,6 @@ class Protocol:
     quiet_drift: float = 0.15  # of the canary from its reference; beside a greater one, a time is taken again
     max_drift: float = 1.0  # of the canary beside the best times that could be had; beyond it they are not used
     max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
-    min_spread_ms: float = 0.02  # a distance below this is the clock's, not the workload's
 
     def __post_init__(self) -> None:
         if min(self.passes, self.samples, self.batch_size, self.attempts) < 1:
@@ -68,9 +67,11 @@ class MeasurementProgress:
 
 @dataclass(frozen=True)
 class _Times:
-    """The milliseconds of a workload in one pass, the canary's drift around it, how often that had been read before."""
+    """The milliseconds of a workload in one pass and the GPU's clock then; the canary's drift around it, how often that
+    had been read before."""
 
     samples: Sequence[float]
+    sm_mhz: int | None
     drift: float
     readings_before: int
 
@@ -197,7 +198,7 @@ def _measure_batch(
         for key in (key for key in batch if key not in failures):
             best = sorted(taken[key], key=lambda times: times.drift)[: protocol.passes]
             tally.max_drift = max(tally.max_drift, best[-1].drift)
-            rows[key] = _row(best, watcher, protocol)
+            rows[key] = _row(best, watcher, protocol, runner.identity.clock_error_ms)
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
         if not batch:
             break
@@ -225,12 +226,12 @@ def _passes(
                 if number == 0:
                     verify(runner, workload)
                 before = watcher.look()
-                samples = runner.benchmark(workload, protocol.samples)
+                samples, sm_mhz = runner.benchmark(workload, protocol.samples), runner.sm_mhz()
                 drift = watcher.drift(before, watcher.look())
             except MeasurementError as error:
                 failures[key] = str(error)
             else:
-                taken[key].append(_Times(samples, drift, before))
+                taken[key].append(_Times(samples, sm_mhz, drift, before))
             yield key
 
 
@@ -240,20 +241,21 @@ def _refused(reason: str) -> LatencyRow:
     )
 
 
-def _row(passes: Sequence[_Times], watcher: _Canary, protocol: Protocol) -> LatencyRow:
+def _row(passes: Sequence[_Times], watcher: _Canary, protocol: Protocol, clock_error_ms: float) -> LatencyRow:
     """Of passes in the order of their drift."""
     samples = np.concatenate([np.array(times.samples) / watcher.slowdown(times.readings_before) for times in passes])
     lower, upper = (float(value) for value in np.percentile(samples, (25, 75)))
     reason = ""
     if passes[-1].drift > protocol.max_drift:
         reason = f"the canary took {passes[-1].drift:.0%} longer than its reference"
-    elif upper - lower > max(protocol.max_spread * lower, protocol.min_spread_ms):
+    elif upper - lower > max(protocol.max_spread * lower, clock_error_ms):
         reason = f"unstable: half of the samples lie between {lower:.3f} and {upper:.3f} ms"
     return LatencyRow(
         milliseconds=lower,
         lower_quartile=lower,
         upper_quartile=upper,
         samples=len(samples),
+        sm_mhz=min((times.sm_mhz for times in passes if times.sm_mhz is not None), default=None),
         state=RowState.QUARANTINED if reason else RowState.MEASURED,
         reason=reason,
     )

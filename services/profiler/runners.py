@@ -44,6 +44,7 @@ class RunnerIdentity:
     precision: Precision
     address: str  # of the device, "cpu" or a GPU's: where no two processes may measure at a time
     clock: str  # what a sample's milliseconds are, for example "thread CPU time"
+    clock_error_ms: float  # a difference of times below this may be the clock's
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,13 @@ class Runner(Protocol):
 
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         """Milliseconds of one execution, once per sample, on random inputs and after warming up."""
+
+    def sm_mhz(self) -> int | None:
+        """The clock of the GPU's multiprocessors at this moment; None of a CPU.
+
+        Raises:
+            MeasurementError: the GPU slows itself down.
+        """
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         """Files of what the engine built for its device, by name; none where it starts from the ONNX each time."""

@@ -1,6 +1,5 @@
 """The profiler's HTTP application: latency tables, their rows, and estimates of architectures. It carries no torch."""
 
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import cast
 
@@ -78,7 +77,7 @@ def find_row(documents: Documents, table_id: str, key: str) -> JsonObject:
         raise InvalidRequestError("key", str(error)) from error
     if spec not in table.rows:
         raise MissingLatencyError(f"latency table {table_id[:12]} has no entry for {key!r}")
-    return cast(JsonObject, asdict(table.rows[spec]))
+    return cast(JsonObject, table.rows[spec].to_document())
 
 
 def estimate_all(documents: Documents, table_id: str, request: EstimateRequest) -> EstimateResponse:

@@ -45,7 +45,9 @@ def build_table(
         finished = {}
         for key in sorted(progress.finished, key=list(specs).index):  # an operator's row needs its neighbours'
             around = [rows[neighbour] for neighbour in _around(config, specs[key])]
-            finished[key] = rows[specs[key]] = without_neighbours(specs[key], progress.finished[key], around)
+            finished[key] = rows[specs[key]] = without_neighbours(
+                specs[key], progress.finished[key], around, runner.identity.clock_error_ms
+            )
         yield replace(progress, finished=finished)
     return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
 

@@ -4,16 +4,15 @@ Networks are strongly typed: the ONNX carries the precision. Supports TensorRT >
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.cuda_timing import read_gpu, refuse_slowdown, sample
+from services.profiler.cuda_timing import CLOCK_ERROR_MS, Replay, Timer, read_gpu, steady_mhz, timer
 from services.profiler.half_precision import to_fp16
 from services.profiler.runners import Array, EngineUnavailableError, MeasurementError, RunnerIdentity, Workload
 from services.profiler.timing_cache import cache_folder, read_timing_cache, write_timing_cache
@@ -150,9 +149,8 @@ class Program:
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._modules.tensorrt.LayerInformationFormat.JSON))
 
-    @contextmanager
-    def capture(self, executions: int) -> Iterator[Callable[[], float]]:
-        """A function that replays a CUDA graph of so many executions and returns its milliseconds."""
+    def capture(self, executions: int) -> Replay:
+        """A CUDA graph of so many executions."""
         graphs, cuda = self._modules.graphs, self._modules.cuda
         self.execute()  # TensorRT allocates at the first execution, which a capture forbids
         self._stream.synchronize()
@@ -163,6 +161,7 @@ class Program:
             self.execute()
         graph = self._call(graphs.cuStreamEndCapture, stream)
         replayable = self._call(graphs.cuGraphInstantiate, graph, 0)
+        self._call(graphs.cuGraphDestroy, graph)
         start, end = cuda.Event(), cuda.Event()
 
         def replay() -> float:
@@ -172,11 +171,8 @@ class Program:
             end.synchronize()
             return float(start.time_till(end))
 
-        try:
-            yield replay
-        finally:
-            self._call(graphs.cuGraphExecDestroy, replayable)
-            self._call(graphs.cuGraphDestroy, graph)
+        finalize(replay, graphs.cuGraphExecDestroy, replayable)
+        return replay
 
     def _call(self, function: Callable[..., tuple[object, ...]], *arguments: object) -> object:
         """Calls a function of cuda-bindings, whose first result is an error code; returns the second, if any."""
@@ -209,9 +205,11 @@ class TensorRtRunner:
             threads=1,
             precision=precision,
             clock="CUDA graph difference",
+            clock_error_ms=CLOCK_ERROR_MS,
         )
         self._caches = cache_folder()
         self._programs: WeakKeyDictionary[Workload, Program] = WeakKeyDictionary()
+        self._timers: WeakKeyDictionary[Workload, Timer] = WeakKeyDictionary()
 
     def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
         """The workload's output."""
@@ -224,9 +222,13 @@ class TensorRtRunner:
         """Milliseconds of one execution on the GPU, launch excluded, once per sample."""
         program = self._compile(workload)
         program.write(workload.random_inputs())
-        milliseconds = sample(program.capture, samples)
-        refuse_slowdown(self._pci)
-        return milliseconds
+        if workload not in self._timers:
+            self._timers[workload] = timer(program.capture)
+        return self._timers[workload].sample(samples)
+
+    def sm_mhz(self) -> int:
+        """The clock of the GPU's multiprocessors at this moment."""
+        return steady_mhz(self._pci)
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         """The plan that was measured, the timing cache of this kind of device, the report of the plan's layers."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -11,14 +12,18 @@ from torch import Tensor
 from torch.backends import cudnn
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.cuda_timing import read_gpu, refuse_slowdown, sample
+from services.profiler.cuda_timing import CLOCK_ERROR_MS, Replay, Timer, read_gpu, steady_mhz, timer
 from services.profiler.onnx_program import load_program
 from services.profiler.runners import Array, EngineUnavailableError, MeasurementError, RunnerIdentity, Workload
 
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}
 WARM_UPS = 3  # before a capture: cuDNN chooses its algorithms
 
-_Program = Callable[[Sequence[Tensor]], Tensor]
+
+@dataclass(frozen=True)
+class _Program:
+    compute: Callable[[Sequence[Tensor]], Tensor]
+    inputs: list[Tensor]  # random ones, which its CUDA graphs read
 
 
 class TorchCudaRunner:
@@ -46,25 +51,31 @@ class TorchCudaRunner:
             threads=1,
             precision=precision,
             clock="CUDA graph difference",
+            clock_error_ms=CLOCK_ERROR_MS,
         )
         self._programs: WeakKeyDictionary[Workload, _Program] = WeakKeyDictionary()
+        self._timers: WeakKeyDictionary[Workload, Timer] = WeakKeyDictionary()
 
     def run(self, workload: Workload, inputs: Sequence[Array]) -> Array:
         """The workload's output."""
         with torch.no_grad(), self._settings():
-            output = self._compile(workload)(self._to_device(inputs))
+            output = self._compile(workload).compute(self._to_device(inputs))
         return np.asarray(output.float().cpu().numpy(), dtype=np.float32)
 
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         """Milliseconds of one execution on the GPU, launch excluded, once per sample."""
-        program = partial(self._compile(workload), self._to_device(workload.random_inputs()))
-        with torch.no_grad(), self._settings():
-            try:
-                milliseconds = sample(partial(_capture, program), samples)
-            except torch.OutOfMemoryError as error:
-                raise MeasurementError(str(error)) from error
-        refuse_slowdown(self._gpu)
-        return milliseconds
+        try:
+            if workload not in self._timers:
+                program = self._compile(workload)
+                with torch.no_grad(), self._settings():
+                    self._timers[workload] = timer(partial(_capture, partial(program.compute, program.inputs)))
+        except torch.OutOfMemoryError as error:
+            raise MeasurementError(str(error)) from error
+        return self._timers[workload].sample(samples)
+
+    def sm_mhz(self) -> int:
+        """The clock of the GPU's multiprocessors at this moment."""
+        return steady_mhz(self._gpu)
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         """Nothing: a program starts from the ONNX."""
@@ -72,7 +83,8 @@ class TorchCudaRunner:
 
     def _compile(self, workload: Workload) -> _Program:
         if workload not in self._programs:
-            self._programs[workload] = load_program(workload.onnx, self._device, self._dtype)
+            compute = load_program(workload.onnx, self._device, self._dtype)
+            self._programs[workload] = _Program(compute, self._to_device(workload.random_inputs()))
         return self._programs[workload]
 
     def _to_device(self, inputs: Sequence[Array]) -> list[Tensor]:
@@ -85,19 +97,18 @@ class TorchCudaRunner:
             yield
 
 
-@contextmanager
-def _capture(program: Callable[[], Tensor], executions: int) -> Iterator[Callable[[], float]]:
-    """A function that replays a CUDA graph of so many executions and returns its milliseconds."""
+def _capture(program: Callable[[], Tensor], executions: int) -> Replay:
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             program()
-    stream.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+        stream.synchronize()
+        graph.capture_begin()  # without torch.cuda.graph, which first gives all free memory back to the device
         for _ in range(executions):
             program()
+        graph.capture_end()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
     def replay() -> float:
@@ -108,5 +119,4 @@ def _capture(program: Callable[[], Tensor], executions: int) -> Iterator[Callabl
         end.synchronize()
         return float(start.elapsed_time(end))
 
-    yield replay
-    graph.reset()
+    return replay

@@ -40,6 +40,15 @@ def test_a_document_round_trips():
     assert again.digest == table.digest
 
 
+def test_a_row_has_a_clock_in_its_document_only_where_it_has_one():
+    clocked = LatencyTable(a_fingerprint(), {CONV: replace(a_latency_row(1.5), sm_mhz=1980)})
+    document = json.loads(json.dumps(clocked.to_document()))
+
+    assert document["rows"][CONV.key]["sm_mhz"] == 1980
+    assert LatencyTable.from_document(document) == clocked
+    assert "sm_mhz" not in a_document()["rows"][CONV.key]
+
+
 @settings(max_examples=20)
 @given(rows=st.permutations([*a_latency_table().rows.items()]))
 def test_the_order_of_rows_does_not_change_the_digest(rows):

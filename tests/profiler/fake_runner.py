@@ -43,6 +43,7 @@ class FakeRunner:
         threads=1,
         precision=Precision.FP32,
         clock="written down",
+        clock_error_ms=0.02,
     )
 
     def __init__(self, times: Mapping[str, Sequence[float]] | None = None) -> None:
@@ -62,6 +63,9 @@ class FakeRunner:
             raise MeasurementError(f"{name} failed")
         times = self.times.get(name, [1.0])
         return [times.pop(0) if len(times) > 1 else times[0]] * samples
+
+    def sm_mhz(self) -> int | None:
+        return None
 
     def built(self, workload: Workload) -> dict[str, bytes]:
         return {"network.plan": self._name(workload).encode()}

@@ -7,6 +7,7 @@ from fasterseg_core.blocks import input_shapes
 from fasterseg_core.latency_table import RowState
 from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.cpu_timing import CLOCK_ERROR_MS
 from services.profiler.neighbours import Between, neighbours_of, time_of, without_neighbours, workload_between
 from tests.builders import a_latency_row
 
@@ -58,35 +59,35 @@ def test_half_of_what_the_neighbours_of_each_map_take_is_subtracted():
     expected = a_latency_row(4.0, lower_quartile=4.0, upper_quartile=5.0, samples=7)
 
     assert time_of(neighbours) == 1.0
-    assert without_neighbours(CONV, row, neighbours) == expected
+    assert without_neighbours(CONV, row, neighbours, CLOCK_ERROR_MS) == expected
 
 
 def test_what_an_engine_does_nothing_for_takes_no_time():
     row = a_latency_row(0.75, lower_quartile=0.75, upper_quartile=1.25)
     expected = a_latency_row(0.0, lower_quartile=0.0, upper_quartile=0.25)
 
-    assert without_neighbours(CONCAT, row, [a_latency_row(2.0)]) == expected
+    assert without_neighbours(CONCAT, row, [a_latency_row(2.0)], CLOCK_ERROR_MS) == expected
 
 
 def test_a_convolution_that_takes_no_time_was_mismeasured():
-    row = without_neighbours(CONV, a_latency_row(0.75), [a_latency_row(2.0)])
+    row = without_neighbours(CONV, a_latency_row(0.75), [a_latency_row(2.0)], CLOCK_ERROR_MS)
 
     assert row.state is RowState.QUARANTINED
     assert row.reason.startswith("0.7500 ms between neighbours that take 1.0000 ms alone")
 
 
 def test_a_convolution_too_short_for_the_clock_takes_the_least_that_can_be_told():
-    row = without_neighbours(CONV, a_latency_row(0.995), [a_latency_row(2.0)])
+    row = without_neighbours(CONV, a_latency_row(0.995), [a_latency_row(2.0)], CLOCK_ERROR_MS)
 
     assert row == a_latency_row(0.001)
 
 
 def test_a_row_stands_without_neighbours():
-    assert without_neighbours(CONV, a_latency_row(0.0), []) == a_latency_row(0.0)
+    assert without_neighbours(CONV, a_latency_row(0.0), [], CLOCK_ERROR_MS) == a_latency_row(0.0)
 
 
 def test_an_operator_whose_neighbours_are_quarantined_is_quarantined():
-    row = without_neighbours(CONV, a_latency_row(5.0), [a_latency_row(), QUARANTINED])
+    row = without_neighbours(CONV, a_latency_row(5.0), [a_latency_row(), QUARANTINED], CLOCK_ERROR_MS)
 
     assert (row.state, row.reason) == (RowState.QUARANTINED, "its neighbours: unstable")
 
@@ -94,4 +95,4 @@ def test_an_operator_whose_neighbours_are_quarantined_is_quarantined():
 def test_a_quarantined_operator_keeps_its_reason():
     own = replace(QUARANTINED, reason="the engine refused it")
 
-    assert without_neighbours(CONV, own, [QUARANTINED, a_latency_row()]) == own
+    assert without_neighbours(CONV, own, [QUARANTINED, a_latency_row()], CLOCK_ERROR_MS) == own

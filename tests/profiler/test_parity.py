@@ -236,6 +236,9 @@ class AlteringRunner:
     def benchmark(self, workload: Workload, samples: int) -> list[float]:
         return self.engine.benchmark(workload, samples)
 
+    def sm_mhz(self) -> int | None:
+        return self.engine.sm_mhz()
+
     def built(self, workload: Workload) -> dict[str, bytes]:
         return self.engine.built(workload)
 

@@ -83,6 +83,26 @@ def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
     assert row.state is RowState.MEASURED
 
 
+class ClockedRunner(TimedRunner):
+    """A GPU whose clock falls with every look at it."""
+
+    mhz = 1980
+
+    def sm_mhz(self) -> int:
+        self.mhz -= 15
+        return self.mhz
+
+
+def test_a_row_has_the_lowest_clock_beside_its_samples() -> None:
+    row = rows_of(ClockedRunner({"a": [2.0]}), "a", passes=3)["a"]
+
+    assert row.sm_mhz == 1980 - 3 * 15
+
+
+def test_a_cpus_row_has_no_clock() -> None:
+    assert rows_of(TimedRunner({"a": [2.0]}), "a", passes=3)["a"].sm_mhz is None
+
+
 def test_a_time_is_corrected_by_how_slow_the_canary_was_around_it() -> None:
     runner = TimedRunner({"a": [12.0], "canary": [1.0] * FIRST_READINGS + [1.1]})
 

@@ -2,9 +2,9 @@
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import pynvml
 import pytest
 
 from fasterseg_core.config import Precision
@@ -155,10 +155,13 @@ def test_a_newer_gpu_is_taken(capability: tuple[int, int]) -> None:
     assert import_modules(modules(capability=capability)).cuda.Context.get_device().compute_capability() == capability
 
 
-def test_a_gpu_whose_driver_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_gpu_whose_driver_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_library() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
-    with pytest.raises(EngineUnavailableError, match="nvidia-smi, a part of NVIDIA's driver, cannot read the GPU"):
+    monkeypatch.setattr(pynvml, "nvmlInit", no_library)
+
+    with pytest.raises(EngineUnavailableError, match="NVIDIA's driver cannot tell the state of the GPU 0000:01:00.0"):
         TensorRtRunner(Precision.FP32, a_gpu(FakeEngine("context")))
 
 

@@ -10,6 +10,7 @@ line is one JSON object; errors are fractions. The picture, the table and every 
 
 import argparse
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measuring import alone_on, result_of, setting_of
-from fasterseg_core.config import Engine, Precision, ProfileConfig
+from fasterseg_core.config import CPU_ENGINES, Engine, Precision, ProfileConfig
 from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_calibration import PredictionError
 from fasterseg_core.latency_table import LatencyTable, RowState
@@ -32,7 +33,6 @@ from services.profiler.table_builder import build_table, protocol_of
 def main() -> None:
     """Prints progress, a table of the predictors and a summary."""
     arguments = _arguments()
-    torch.set_num_threads(1)
     config = ProfileConfig(
         resolution=Resolution(height=arguments.height, width=arguments.width),
         engine=Engine(arguments.engine),
@@ -43,6 +43,7 @@ def main() -> None:
         alone=arguments.alone,
         random_networks=arguments.networks,
     )
+    torch.set_num_threads(1 if config.engine in CPU_ENGINES else os.cpu_count() or 1)  # for references, beside a GPU
     runner = open_runner(config.engine, config.threads, config.precision)
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
     with alone_on(runner.identity.address):

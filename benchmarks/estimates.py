@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median, quantiles
 
 import httpx
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--control-plane", default="http://127.0.0.1:8000/api/v1")
     parser.add_argument("--profiler", default="http://127.0.0.1:8001")
+    parser.add_argument("--state", type=Path, default=Path(".fasterseg"), help="the service's, where its tokens are")
     parser.add_argument("--requests", type=int, default=1000, help="of one architecture each")
     parser.add_argument("--batches", type=int, default=10, help=f"of {BATCH} architectures each")
     arguments = parser.parse_args()
@@ -41,10 +43,11 @@ def main() -> None:
     architectures = random_architectures(space, BATCH)
     floor = BATCH / _seconds(lambda: [estimate(architecture, table) for architecture in architectures])
     figures: dict[str, object] = {"floor_per_second": round(floor)}
-    with httpx.Client(timeout=60) as client:
-        added = client.post(f"{arguments.control_plane}/latency-tables", json={"document": table.to_document()})
+    with _client(arguments.state / "api.token") as plane, _client(arguments.state / "profiler.token") as profiler:
+        added = plane.post(f"{arguments.control_plane}/latency-tables", json={"document": table.to_document()})
         added.raise_for_status()
-        for name, address in (("profiler", arguments.profiler), ("control_plane", arguments.control_plane)):
+        places = {"profiler": (profiler, arguments.profiler), "control_plane": (plane, arguments.control_plane)}
+        for name, (client, address) in places.items():
             url = f"{address}/latency-tables/{table.digest}/estimates"
             measured = _measured(client, url, architectures, arguments.requests, arguments.batches)
             figures |= {f"{name}_{key}": value for key, value in measured.items()}
@@ -59,6 +62,10 @@ def main() -> None:
         "batch": BATCH,
     }
     print(json.dumps(figures | {"setting": setting}))
+
+
+def _client(token_file: Path) -> httpx.Client:
+    return httpx.Client(timeout=60, headers={"Authorization": f"Bearer {token_file.read_text()}"})
 
 
 def _measured(

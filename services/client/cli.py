@@ -18,6 +18,7 @@ from .display import job_details, job_table
 from .lut_cli import lut_app
 from .progress import status, title
 from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Preset
+from .token_cli import token_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,7 @@ app = typer.Typer(
 arch_app = typer.Typer(no_args_is_help=True, help="Architectures: import published ones, compare, add.")
 app.add_typer(arch_app, name="arch")
 app.add_typer(lut_app, name="lut")
+app.add_typer(token_app, name="token")
 
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.")]
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from .client import FasterSegClient
+from .credentials import TOKEN_FILE, find_token
 from .errors import FasterSegError
 from .progress import title, watch
 from .schemas import Job, JobState
@@ -38,7 +39,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on
 @contextmanager
 def service(url: str) -> Iterator[FasterSegClient]:
     """The client of the service; what it refuses is printed, and ends the program."""
-    with FasterSegClient(url) as client:
+    try:
+        token = find_token(url)
+    except OSError as error:
+        raise typer.BadParameter(f"{TOKEN_FILE}: {error}") from error
+    with FasterSegClient(url, token=token) as client:
         try:
             yield client
         except FasterSegError as error:

@@ -11,6 +11,7 @@ from typing import Self
 import httpx
 from pydantic import BaseModel
 
+from .credentials import find_token
 from .errors import FasterSegError
 from .schemas import (
     ArchitecturePage,
@@ -34,6 +35,11 @@ from .schemas import (
     LatencyTableSubmission,
     LatencyTableSummary,
     Preset,
+    Scope,
+    TokenPage,
+    TokenRecord,
+    TokenSecret,
+    TokenSubmission,
 )
 from .transport import build_post, connect, lines, parsed, parsed_document, parsed_part, send, verified
 
@@ -44,13 +50,15 @@ EVENT_DATA = b"data: "  # begins the line of a server-sent event that holds it
 
 
 class FasterSegClient:
-    """A connection to the service at `url`; a context manager.
+    """A connection to the service at `url`; a context manager. Without a token, that of `find_token` is shown.
 
     Every method raises UnreachableError where nothing answers and ProblemError where the service refuses.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = connect(url, timeout=timeout, transport=transport)
+    def __init__(
+        self, url: str, *, token: str | None = None, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._http = connect(url, token=token or find_token(url), timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -247,6 +255,22 @@ class FasterSegClient:
     def add_architecture(self, document: JsonObject) -> ArchitectureRecord:
         """The record of an architecture of the user's own; adding it again changes nothing."""
         return parsed(ArchitectureRecord, self._post("architectures", ArchitectureSubmission(document=document)))
+
+    def create_token(
+        self, name: str, scope: Scope | str, *, project: str | None = None, days: int | None = None
+    ) -> TokenSecret:
+        """A new token with its secret, which is never shown again; of an operator for any project."""
+        submission = TokenSubmission(name=name, scope=Scope(scope), project=project, days=days)
+        return parsed(TokenSecret, self._post("tokens", submission))
+
+    def tokens(self) -> list[TokenRecord]:
+        """The project's tokens, oldest first."""
+        return parsed(TokenPage, self._get("tokens")).items
+
+    def revoke_token(self, token_id: str) -> TokenRecord:
+        """The token, which is good for nothing from now on."""
+        request = self._http.build_request("DELETE", f"tokens/{token_id}")
+        return parsed(TokenRecord, send(self._http, request, patience_seconds=PATIENCE_SECONDS))
 
     def health(self) -> Health:
         """How the parts of the service are."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
+Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 JsonObject = dict[str, JsonValue]
@@ -55,6 +56,20 @@ class FailureClass(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INFRASTRUCTURE = "infrastructure"
     PARENT_FAILED = "parent_failed"
+
+
+class Scope(StrEnum):
+    """What a token may do, each also what those before it may; an operator gives tokens of any project."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+    def covers(self, needed: "Scope") -> bool:
+        """Whether a token of this scope may do what needs the other."""
+        order = list(Scope)
+        return order.index(self) >= order.index(needed)
 
 
 # ---- users ----------------------------------------------------------------------------------------------------------
@@ -229,6 +244,39 @@ class EstimateRequest(Schema):
 
 class EstimateResponse(Schema):
     items: list[Estimate]
+
+
+class TokenSubmission(Schema):
+    """A token to make; its project is that of the token that asks for it, unless an operator names another."""
+
+    name: Name
+    scope: Scope
+    project: Project | None = None
+    days: int | None = Field(default=None, ge=1, le=3650, description="after which it expires; never without")
+
+
+class TokenRecord(Schema):
+    """A token without its secret."""
+
+    id: JobId
+    project: Project
+    name: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class TokenSecret(Schema):
+    """A new token; its secret is never shown again."""
+
+    record: TokenRecord
+    secret: str
+
+
+class TokenPage(Schema):
+    items: list[TokenRecord]
 
 
 class Health(Schema):

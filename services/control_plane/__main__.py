@@ -22,6 +22,7 @@ from services.storage.blob_store import BlobStore
 from services.storage.database import migrate, open_database
 from services.storage.folder_store import FolderStore
 from services.storage.s3_store import S3Store
+from services.storage.tokens import keep_first_token
 
 
 def main() -> None:
@@ -32,6 +33,9 @@ def main() -> None:
     settings = Settings()
     parts = open_parts(settings)
     migrate(parts.database)
+    if settings.first_token_path is not None:
+        with parts.database.writing.begin() as session:
+            keep_first_token(session, settings.first_token_path.read_text().strip())
     uvicorn.run(
         create_app(parts, _dispatching(parts)),
         host=settings.host,
@@ -55,7 +59,12 @@ def open_parts(settings: Settings) -> Parts:
             worker_command=settings.worker_command,
             worker_url=settings.worker_url,
         ),
-        profiler=httpx.Client(base_url=settings.profiler_url, timeout=30.0, trust_env=False),
+        profiler=httpx.Client(
+            base_url=settings.profiler_url,
+            headers={"Authorization": f"Bearer {settings.profiler_token.get_secret_value()}"},
+            timeout=30.0,
+            trust_env=False,
+        ),
     )
 
 

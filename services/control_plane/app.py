@@ -9,10 +9,11 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.control_plane.metrics import open_registry
-from services.control_plane.parts import Parts
+from services.control_plane.parts import Parts, ReadSession
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
 from services.control_plane.request_times import RequestTimes
-from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables
+from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables, tokens
+from services.control_plane.security_headers import SecurityHeaders
 
 PREFIX = "/api/v1"
 
@@ -29,12 +30,13 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
         max_blob_bytes=parts.settings.max_blob_bytes,
         blob_prefix=f"{PREFIX}/blobs/",
     )
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestTimes, registry=registry)  # the last is the outermost: refused bodies are requests, too
-    for module in (jobs, architectures, latency_tables, artifacts, attempts, health):
+    for module in (jobs, architectures, latency_tables, artifacts, attempts, tokens, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
+    def metrics(_: ReadSession) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -8,12 +8,11 @@ from sqlalchemy.orm import Session
 
 from fasterseg_core.latency_calibration import Calibration
 from services.client.schemas import Estimate, EstimateRequest, EstimateResponse, JsonObject, Problem
-from services.storage.database import Database
 from services.storage.documents import find_architecture, find_calibration, parse_architecture
 from services.storage.errors import Conflict, InvalidRequest, Unavailable
 
 
-def estimate(database: Database, profiler: httpx.Client, table: str, request: EstimateRequest) -> EstimateResponse:
+def estimate(session: Session, profiler: httpx.Client, table: str, request: EstimateRequest) -> EstimateResponse:
     """The estimate of each architecture on a table's device, in the same order.
 
     Raises:
@@ -21,12 +20,12 @@ def estimate(database: Database, profiler: httpx.Client, table: str, request: Es
         InvalidRequest: a document is malformed, or the profiler refused it: the message names the missing operator.
         Unavailable: the profiler does not answer.
     """
-    with database.reading() as session:  # and closed before the profiler works
-        calibration = find_calibration(session, table)
-        documents = [
-            _document(session, architecture, f"architectures.{index}")
-            for index, architecture in enumerate(request.architectures)
-        ]
+    calibration = find_calibration(session, table)
+    documents = [
+        _document(session, architecture, f"architectures.{index}")
+        for index, architecture in enumerate(request.architectures)
+    ]
+    session.rollback()  # nothing is held open while the profiler works
     try:
         response = profiler.post(
             f"/latency-tables/{table}/estimates", json={"architectures": documents, "breakdown": request.breakdown}

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     blob_hours: float = Field(default=24.0, ge=1)  # a blob that nothing names is kept for this long
 
     profiler_url: str = "http://127.0.0.1:8001"
+    profiler_token: Annotated[SecretStr, Field(min_length=16)]  # shared with it
+    first_token_path: Path | None = None  # of a secret that is made a token of scope `operator` at each start
 
     @property
     def database(self) -> str:

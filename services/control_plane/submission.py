@@ -25,6 +25,7 @@ from services.client.schemas import InvalidField, JobKind, JobState, JobSubmissi
 from services.storage.documents import find_architecture, find_latency_table, parse_latency_table
 from services.storage.errors import Conflict, InvalidRequest, NotFound
 from services.storage.jobs import NewJob, find_job, insert_job, locked_job, submitted_before
+from services.storage.projects import project_of
 from services.storage.tables import JobRow
 from services.storage.views import show_job
 
@@ -47,7 +48,7 @@ def submit_job(session: Session, submission: JobSubmission, idempotency_key: str
         Conflict: a job that this one would wait for has failed or was cancelled.
     """
     if idempotency_key is not None:
-        earlier = submitted_before(session, submission, idempotency_key)
+        earlier = submitted_before(session, project_of(session), submission, idempotency_key)
         if earlier is not None:
             return show_job(session, earlier)
     spec = parse_spec(submission.kind, submission.spec, submission.preset)
@@ -59,6 +60,7 @@ def submit_job(session: Session, submission: JobSubmission, idempotency_key: str
         spec=_SPECS[submission.kind].dump_python(spec, mode="json"),
         sources=sources,
         idempotency_key=idempotency_key,
+        project=project_of(session),
     )
     return show_job(session, insert_job(session, new))
 

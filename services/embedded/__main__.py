@@ -13,7 +13,7 @@ app = typer.Typer(
     name="fasterseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 
-State = Annotated[Path, typer.Option(help="Folder of the database, the artifacts, the logs and Ray's token.")]
+State = Annotated[Path, typer.Option(help="Folder of the database, the artifacts, the logs and the tokens.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")]
 DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Ray's dashboard.")]
 ProfilerPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the profiler.")]
@@ -47,6 +47,7 @@ def up(
         typer.echo(f"fasterseg: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"API             {running.url}/api/v1   documentation {running.url}/docs")
+    typer.echo(f"API token       in {running.api_token_file}")
     typer.echo(f"Ray dashboard   {running.dashboard_url}   its token is in {running.token_file}")
 
 

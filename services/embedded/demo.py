@@ -74,7 +74,7 @@ def main(
         data_root=data and data.resolve().parent,
         cpus=os.cpu_count() or 1,
     )
-    with _service(settings, keep, console), FasterSegClient(settings.url) as client:
+    with _service(settings, keep, console) as client:
         jobs = submit(client, dataset)
         finished = {job.id: job for job in watch(client, jobs.all, console)}
         _stop_at_failure(finished, client, console)
@@ -85,7 +85,7 @@ def main(
 
 
 @contextmanager
-def _service(settings: Settings, keep: bool, console: Console) -> Iterator[None]:
+def _service(settings: Settings, keep: bool, console: Console) -> Iterator[FasterSegClient]:
     console.print(f"starting the service; its logs are in {settings.state / 'logs'}", soft_wrap=True, highlight=False)
     try:
         instance.up(settings, console.print)
@@ -94,8 +94,10 @@ def _service(settings: Settings, keep: bool, console: Console) -> Iterator[None]
         raise typer.Exit(1) from error
     try:
         console.print(f"API {settings.url}/docs   Ray dashboard {settings.dashboard_url}", soft_wrap=True)
-        console.print(f"the dashboard's token is in {settings.token_file}", soft_wrap=True, highlight=False)
-        yield
+        tokens = f"the API's token is in {settings.api_token_file}, the dashboard's in {settings.token_file}"
+        console.print(tokens, soft_wrap=True, highlight=False)
+        with FasterSegClient(settings.url, token=settings.api_token_file.read_text()) as client:
+            yield client
     finally:
         if not keep:
             instance.down(settings.state, console.print)

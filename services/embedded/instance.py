@@ -48,7 +48,8 @@ def up(settings: Settings, say: Say) -> Settings:
             _end(run)
         _refuse_taken_ports(settings)
         (settings.state / "logs").mkdir(exist_ok=True)
-        ray_head.make_token(settings.token_file)
+        for file in (settings.token_file, settings.api_token_file, settings.profiler_token_file):
+            ray_head.make_token(file)
         run = new_run(
             settings, Path(tempfile.mkdtemp(prefix="fasterseg-", dir="/tmp"))
         )  # Ray's sockets need a short path
@@ -100,7 +101,8 @@ def _start(run: Run, say: Say) -> None:
     settings = run.settings
     gcs_port = ray_head.free_port()
     logs = settings.state / "logs"
-    others = _environment(ray_head.client_environment(settings))
+    shared = {"FASTERSEG_PROFILER_TOKEN": settings.profiler_token_file.read_text()}
+    others = _environment(ray_head.client_environment(settings)) | shared
 
     say("starting Ray and the control plane")
     head = ray_head.command(settings, gcs_port, run.ray_folder / "ray")  # Ray opens its folder to everyone
@@ -121,6 +123,7 @@ def _control_plane(settings: Settings) -> dict[str, str]:
         "FASTERSEG_RAY_ADDRESS": settings.dashboard_url,
         "FASTERSEG_RAY_TOKEN_PATH": str(settings.token_file),
         "FASTERSEG_PROFILER_URL": settings.profiler_url,
+        "FASTERSEG_FIRST_TOKEN_PATH": str(settings.api_token_file),
         "FASTERSEG_DISPATCH_SECONDS": "0.5",
         "FASTERSEG_MAX_RUNNING_JOBS": "2",  # one that runs and one whose driver waits for the cores
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-HOST = "127.0.0.1"  # users are not authenticated yet, so nothing listens on a network
+HOST = "127.0.0.1"  # the embedded service is for this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,16 @@ class Settings:
     def tensorboard_dir(self) -> Path:
         """The event files of searches and retrainings, one folder a job."""
         return self.state / "tensorboard"
+
+    @property
+    def api_token_file(self) -> Path:
+        """The token that may do everything here, of the project `default`."""
+        return self.state / "api.token"
+
+    @property
+    def profiler_token_file(self) -> Path:
+        """What the control plane and the profiler show each other."""
+        return self.state / "profiler.token"
 
     @property
     def token_file(self) -> Path:

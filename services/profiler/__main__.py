@@ -37,9 +37,11 @@ def main() -> None:
 def deploy(settings: Settings) -> None:
     """Starts Ray Serve and the application, one light replica on a node with the resource `profiler`."""
     control_plane_url = settings.control_plane_url  # the settings' class would be pickled with the function
+    token = settings.profiler_token.get_secret_value()
 
     def build_app() -> FastAPI:
-        return create_app(Documents(FasterSegClient(control_plane_url, timeout=PATIENCE_SECONDS)))
+        client = FasterSegClient(control_plane_url, token=token, timeout=PATIENCE_SECONDS)
+        return create_app(Documents(client), token)
 
     serve.start(
         proxy_location=ProxyLocation.EveryNode, http_options=HTTPOptions(host=settings.host, port=settings.port)

@@ -1,11 +1,14 @@
 """The profiler's HTTP application: latency tables, their rows, and estimates of architectures. It carries no torch."""
 
+import hmac
 from http import HTTPStatus
-from typing import cast
+from typing import Annotated, cast
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
 
 from fasterseg_core.architecture import Architecture, ArchitectureDocument
 from fasterseg_core.latency_table import LatencyEstimate, MissingLatencyError, estimate
@@ -34,9 +37,16 @@ class InvalidRequestError(Exception):
         self.field = InvalidField(field=field, message=message)
 
 
-def create_app(documents: Documents) -> FastAPI:
-    """The application over these documents. Refusals are RFC 9457 problem+json."""
+def create_app(documents: Documents, token: str) -> FastAPI:
+    """The application over these documents, for who shows this token. Refusals are RFC 9457 problem+json."""
+
+    async def admitted(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> None:
+        if not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, "this is not the token of the control plane")
+
     app = FastAPI(title="FasterSeg profiler", openapi_url=None)
+    app.add_exception_handler(HTTPException, _http_error)
+    protected = APIRouter(prefix="/latency-tables", dependencies=[Depends(admitted)])
     app.add_exception_handler(InvalidRequestError, _invalid_request)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(MissingLatencyError, _missing_latency)
@@ -48,18 +58,19 @@ def create_app(documents: Documents) -> FastAPI:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/latency-tables/{table}")
+    @protected.get("/{table}")
     def show(table: Sha256) -> JsonObject:
         return cast(JsonObject, documents.latency_table(table).to_document())
 
-    @app.get("/latency-tables/{table}/rows")
+    @protected.get("/{table}/rows")
     def row(table: Sha256, key: str) -> JsonObject:
         return find_row(documents, table, key)
 
-    @app.post("/latency-tables/{table}/estimates")
+    @protected.post("/{table}/estimates")
     def estimates(table: Sha256, request: EstimateRequest) -> EstimateResponse:
         return estimate_all(documents, table, request)
 
+    app.include_router(protected)
     return app
 
 
@@ -122,6 +133,11 @@ def _problem(status: int, detail: str, errors: list[InvalidField] | None = None)
     return JSONResponse(
         body.model_dump(mode="json"), status_code=status, headers=headers, media_type="application/problem+json"
     )
+
+
+def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, error.detail)
 
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,7 @@ from services.client.schemas import Artifact
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now, insert_if_absent
 from services.storage.errors import InvalidRequest, NotFound
-from services.storage.tables import ArtifactRow, BlobRow
+from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow, JobRow
 
 BINARY = "application/octet-stream"
 
@@ -36,12 +36,16 @@ def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]
 
 
 def find_blob(session: Session, sha256: str) -> tuple[int, str]:
-    """The size and media type of a blob; NotFound where there is no row of it."""
-    blob = session.get(BlobRow, sha256)
-    if blob is None:
+    """The size and media type of a blob; NotFound where no job that the session sees names it."""
+    artifact = select(ArtifactRow.media_type).join(JobRow, JobRow.id == ArtifactRow.job)
+    media_type = session.scalar(artifact.where(ArtifactRow.sha256 == sha256).limit(1))
+    others = (
+        select(JobRow.id).join(CheckpointRow, CheckpointRow.job == JobRow.id).where(CheckpointRow.sha256 == sha256),
+        select(JobRow.id).join(AttemptRow, AttemptRow.job == JobRow.id).where(AttemptRow.logs == sha256),
+    )
+    if media_type is None and all(session.scalar(other.limit(1)) is None for other in others):
         raise NotFound(f"there is no artifact {sha256}")
-    media_type = session.scalar(select(ArtifactRow.media_type).where(ArtifactRow.sha256 == sha256).limit(1))
-    return blob.size, media_type or BINARY
+    return session.get_one(BlobRow, sha256).size, media_type or BINARY
 
 
 def require_blob(session: Session, sha256: str, size: int | None, field: str) -> BlobRow:

@@ -1,5 +1,7 @@
 """The database, SQLite on one machine or PostgreSQL. Whoever opens a session commits it; functions never do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,16 +53,36 @@ def open_database(url: str) -> Database:
 
 def migrate(database: Database) -> None:
     """Brings the schema to the newest revision."""
-    with database.engine.begin() as connection:
-        command.upgrade(alembic_config(connection), "head")
+    with migrating(database) as config:
+        command.upgrade(config, "head")
 
 
-def alembic_config(connection: Connection) -> Config:
-    """What Alembic's commands need to work on this connection, within its transaction."""
+@contextmanager
+def migrating(database: Database) -> Iterator[Config]:
+    """What Alembic's commands need to work on the database, in one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
+    with database.engine.connect() as connection, _foreign_keys_unchecked(connection), connection.begin():
+        config.attributes["connection"] = connection
+        yield config
+        if connection.dialect.name == "sqlite":
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+            assert broken is None, f"a row would refer to nothing: {broken}"
+
+
+@contextmanager
+def _foreign_keys_unchecked(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew, and the old one, which others refer to, is dropped."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys = OFF")  # outside of a transaction, where alone it counts
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
 
 
 def database_now(session: Session) -> datetime:

@@ -15,6 +15,7 @@ from services.client import schemas
 from services.client.schemas import InvalidField, JsonObject
 from services.storage.database import database_now, insert_if_absent
 from services.storage.errors import InvalidRequest, NotFound
+from services.storage.projects import project_of, share
 from services.storage.tables import ArchitectureRow, DerivedArchitectureRow, JobRow, LatencyTableRow
 
 PAGE = 200
@@ -76,24 +77,30 @@ def parse_latency_table(document: JsonObject, field: str = "latency_table") -> L
         raise _invalid(error, field) from error
 
 
-def add_architecture(session: Session, document: JsonObject, now: datetime, field: str = "document") -> str:
-    """The id of an architecture, stored unless it was before."""
+def add_architecture(
+    session: Session, project: str, document: JsonObject, now: datetime, field: str = "document"
+) -> str:
+    """The id of an architecture that the project sees from now on, stored unless it was before."""
     architecture = parse_architecture(document, field)
     stored = json.loads(architecture.canonical_json())
     insert_if_absent(session, ArchitectureRow, id=architecture.digest, document=stored, created_at=now)
+    share(session, project, architecture.digest)
     return architecture.digest
 
 
-def add_derived_architecture(session: Session, job: str, role: str, document: JsonObject, now: datetime) -> None:
+def add_derived_architecture(session: Session, job: JobRow, role: str, document: JsonObject, now: datetime) -> None:
     """Stores the architecture that a search derived for a role."""
-    digest = add_architecture(session, document, now, f"architectures.{role}")
-    session.add(DerivedArchitectureRow(job=job, role=role, architecture=digest))
+    digest = add_architecture(session, job.project, document, now, f"architectures.{role}")
+    session.add(DerivedArchitectureRow(job=job.id, role=role, architecture=digest))
 
 
-def add_latency_table(session: Session, document: JsonObject, now: datetime, field: str = "latency_table") -> str:
-    """The id of a latency table, stored unless it was before."""
+def add_latency_table(
+    session: Session, project: str, document: JsonObject, now: datetime, field: str = "latency_table"
+) -> str:
+    """The id of a latency table that the project sees from now on, stored unless it was before."""
     table = parse_latency_table(document, field)
     insert_if_absent(session, LatencyTableRow, id=table.digest, document=table.to_document(), created_at=now)
+    share(session, project, table.digest)
     return table.digest
 
 
@@ -110,12 +117,13 @@ def add_calibration(session: Session, table: str, document: JsonObject) -> None:
 
 def submit_architecture(session: Session, document: JsonObject) -> schemas.ArchitectureRecord:
     """The record of an architecture that a user sent."""
-    return find_architecture(session, add_architecture(session, document, database_now(session)))
+    return find_architecture(session, add_architecture(session, project_of(session), document, database_now(session)))
 
 
 def submit_latency_table(session: Session, document: JsonObject) -> schemas.LatencyTableSummary:
     """The summary of a latency table that a user sent."""
-    row = session.get_one(LatencyTableRow, add_latency_table(session, document, database_now(session), "document"))
+    added = add_latency_table(session, project_of(session), document, database_now(session), "document")
+    row = session.get_one(LatencyTableRow, added)
     return _table_summaries(session, [row])[0]
 
 

@@ -34,6 +34,13 @@ class NotAuthorized(DomainError):
     title = "Not authorized"
 
 
+class Forbidden(DomainError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(DomainError):
     status = 404
     title = "Not found"

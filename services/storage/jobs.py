@@ -30,6 +30,7 @@ class NewJob:
     spec: JsonObject
     sources: dict[str, str]
     idempotency_key: str | None
+    project: str
 
 
 def request_digest(submission: JobSubmission) -> str:
@@ -38,13 +39,13 @@ def request_digest(submission: JobSubmission) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-def submitted_before(session: Session, submission: JobSubmission, idempotency_key: str) -> JobRow | None:
-    """The job that this key made, if any.
+def submitted_before(session: Session, project: str, submission: JobSubmission, idempotency_key: str) -> JobRow | None:
+    """The job of the project that this key made, if any.
 
     Raises:
         InvalidRequest: it was made by another submission.
     """
-    job = session.scalar(select(JobRow).where(JobRow.idempotency_key == idempotency_key))
+    job = session.scalar(select(JobRow).where(JobRow.project == project, JobRow.idempotency_key == idempotency_key))
     if job is not None and job.request_digest != request_digest(submission):
         raise InvalidRequest.at("Idempotency-Key", "this key was used for another submission")
     return job
@@ -59,6 +60,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         session,
         JobRow,
         id=job_id,
+        project=new.project,
         kind=submission.kind,
         name=submission.name,
         state=JobState.QUEUED,
@@ -74,7 +76,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         runnable_at=now,
     )
     if not inserted and new.idempotency_key is not None:
-        earlier = submitted_before(session, submission, new.idempotency_key)
+        earlier = submitted_before(session, new.project, submission, new.idempotency_key)
         assert earlier is not None
         return earlier
     session.add_all(

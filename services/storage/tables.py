@@ -21,7 +21,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.client.schemas import JobKind, JobState, JsonObject
+from services.client.schemas import JobKind, JobState, JsonObject, Scope
+
+FIRST_PROJECT = "default"  # of what there was before projects, and of the first token
 
 
 class AttemptOutcome(StrEnum):
@@ -73,6 +75,33 @@ class Table(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: UtcDateTime(), JsonObject: JSON(none_as_null=True)}
 
 
+class TokenRow(Table):
+    """What a user shows to be let in. Only the digest of its secret is kept."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (Index("ix_tokens_project", "project"),)
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    project: Mapped[str] = mapped_column(String(60))
+    name: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[Scope] = mapped_column(_one_of(Scope, "scope"))
+    # A secret belongs to one token.
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to the hour
+    revoked_at: Mapped[datetime | None]
+
+
+class ProjectDocumentRow(Table):
+    """A project sees a latency table or an architecture that it sent or that a job of its made."""
+
+    __tablename__ = "project_documents"
+
+    project: Mapped[str] = mapped_column(String(60), primary_key=True)
+    document: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
 class BlobRow(Table):
     """A blob that the store holds whole: the row is written after the store has it."""
 
@@ -117,14 +146,16 @@ class JobRow(Table):
         CheckConstraint("(state = 'failed') = (reason IS NOT NULL)", name="failed_has_reason"),
         # A job that runs or ran has had an attempt.
         CheckConstraint("epoch > 0 OR state NOT IN ('running', 'succeeded')", name="running_has_epoch"),
-        # One idempotency key makes one job.
-        UniqueConstraint("idempotency_key"),
+        # One idempotency key makes one job of a project.
+        UniqueConstraint("project", "idempotency_key"),
         # Claims read the first of a state, however many are queued.
         Index("ix_jobs_claim", "state", text("priority DESC"), "number"),
+        Index("ix_jobs_project", "project", "number"),
     )
 
     number: Mapped[int] = mapped_column(primary_key=True)  # the order of submission
     id: Mapped[str] = mapped_column(String(12), unique=True)
+    project: Mapped[str] = mapped_column(String(60), server_default=FIRST_PROJECT)
     kind: Mapped[JobKind] = mapped_column(_one_of(JobKind, "kind"))
     name: Mapped[str | None] = mapped_column(String(100))
     state: Mapped[JobState] = mapped_column(_one_of(JobState, "state"))

@@ -108,9 +108,9 @@ def succeed(session: Session, submission_id: str, token: str, success: schemas.A
     now = database_now(session)
     add_artifacts(session, job.id, success.artifacts)
     for role, document in success.architectures.items():
-        add_derived_architecture(session, job.id, role, document, now)
+        add_derived_architecture(session, job, role, document, now)
     if success.latency_table is not None:
-        job.latency_table = add_latency_table(session, success.latency_table, now)
+        job.latency_table = add_latency_table(session, job.project, success.latency_table, now)
         if success.calibration is not None:
             add_calibration(session, job.latency_table, success.calibration)
     job.result = success.result
@@ -144,13 +144,14 @@ def acknowledge_stop(session: Session, submission_id: str, token: str) -> None:
         move(session, job, JobState.QUEUED, "paused", now)
 
 
-def authorize(session: Session, token: str) -> None:
-    """Checks that the token belongs to a live attempt; NotAuthorized or LeaseLost otherwise."""
+def authorize(session: Session, token: str) -> str:
+    """The project of the live attempt that a token belongs to; NotAuthorized or LeaseLost where there is none."""
     attempt = session.scalar(select(AttemptRow).where(AttemptRow.token_hash == secret_digest(token)))
     if attempt is None:
-        raise NotAuthorized("this token belongs to no attempt")
+        raise NotAuthorized("this token belongs to nobody")
     if attempt.finished_at is not None:
         raise LeaseLost(f"attempt {attempt.submission_id} is over")
+    return session.scalars(select(JobRow.project).where(JobRow.id == attempt.job)).one()
 
 
 def latest_checkpoints(session: Session, job: str) -> list[schemas.CheckpointRef]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import NamedTuple, TypeVar
@@ -46,6 +46,10 @@ from services.client.schemas import (
     Progress,
     Reason,
     ResolvedInputs,
+    TokenPage,
+    TokenRecord,
+    TokenSecret,
+    TokenSubmission,
     WorkerEvent,
     WorkerEvents,
 )
@@ -164,6 +168,8 @@ class FakeControlPlane:
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
         self.latency_tables = {TABLE_ID: TABLE_DOCUMENT}
+        self.tokens: dict[str, TokenRecord] = {}
+        self.shown: list[str | None] = []  # the Authorization of each request
 
         self.lease_lost = False
         self.cancel_requested = False
@@ -211,6 +217,7 @@ class FakeControlPlane:
                 problem = Problem(title="Service Unavailable", status=503, detail="the database is away")
                 return problem_answer(problem)._replace(headers={"Retry-After": self.retry_after})
             self.requests.append(f"{method} {route}")
+            self.shown.append(token)
             answer = self.refusals.get(f"{method} {route}") or self._answer(
                 method, route.strip("/").split("/"), dict(parse_qsl(parts.query)), token, key, body
             )
@@ -262,6 +269,8 @@ class FakeControlPlane:
                 return _ok(Health(status="ok", version="0.1.0", ray_dashboard="http://127.0.0.1:8265", **parts))
             case _, ["latency-tables", *rest]:
                 return self._latency_tables(method, rest, body)
+            case _, ["tokens", *rest]:
+                return self._tokens(method, rest, body)
             case _, ["architectures", *rest]:
                 return _architectures(method, rest, body)
             case "POST", ["attempts", submission_id, action] if submission_id == SUBMISSION_ID:
@@ -294,6 +303,30 @@ class FakeControlPlane:
         request = EstimateRequest.model_validate_json(body)
         estimate = Estimate(milliseconds=1.5, num_executed=3, parts={"stem": 1.5})
         return _ok(EstimateResponse(items=[estimate for _ in request.architectures]))
+
+    def _tokens(self, method: str, route: list[str], body: bytes) -> Answer:
+        match method, route:
+            case "POST", []:
+                asked = TokenSubmission.model_validate_json(body)
+                expires_at = None if asked.days is None else NOW + timedelta(days=asked.days)
+                record = TokenRecord(
+                    id=f"{len(self.tokens):012}",
+                    project=asked.project or "default",
+                    name=asked.name,
+                    scope=asked.scope,
+                    created_at=NOW,
+                    expires_at=expires_at,
+                    last_used_at=None,
+                    revoked_at=None,
+                )
+                self.tokens[record.id] = record
+                return _ok(TokenSecret(record=record, secret="a new secret"), 201)
+            case "GET", []:
+                return _ok(TokenPage(items=list(self.tokens.values())))
+            case "DELETE", [token_id] if token_id in self.tokens:
+                self.tokens[token_id] = self.tokens[token_id].model_copy(update={"revoked_at": NOW})
+                return _ok(self.tokens[token_id])
+        return problem_answer(Problem(title="Not Found", status=404, detail="there is no such token"))
 
     def _attempt(self, action: str, token: str | None, body: bytes) -> Answer:
         if self.lease_lost or self.end is not None:
@@ -350,6 +383,7 @@ def serving(plane: FakeControlPlane) -> Iterator[FakeControlPlane]:
 
         do_POST = do_GET
         do_PUT = do_GET
+        do_DELETE = do_GET
 
         def log_request(self, code: object = "-", size: object = "-") -> None:
             pass  # quiet

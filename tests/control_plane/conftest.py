@@ -13,7 +13,11 @@ from services.control_plane.parts import Parts
 from services.control_plane.settings import Settings
 from services.storage.database import Database, migrate, open_database
 from services.storage.folder_store import FolderStore
+from services.storage.tokens import keep_first_token
 from tests.control_plane.fakes import FakeProfiler, FakeRay
+
+FIRST_TOKEN = "the token of the one who set the service up"
+PROFILER_TOKEN = "what the profiler and the control plane share"
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +41,9 @@ def profiler() -> FakeProfiler:
 
 @pytest.fixture
 def parts(tmp_path: Path, migrated_file: Path, ray: FakeRay, profiler: FakeProfiler) -> Iterator[Parts]:
-    settings = Settings(state_folder=tmp_path, max_document_bytes=100_000, max_blob_bytes=1_000_000)
+    settings = Settings(
+        state_folder=tmp_path, max_document_bytes=100_000, max_blob_bytes=1_000_000, profiler_token=PROFILER_TOKEN
+    )
     shutil.copy(migrated_file, tmp_path / "fasterseg.db")
     database = open_database(settings.database)
     with httpx.Client(base_url="http://profiler", transport=httpx.MockTransport(profiler)) as client:
@@ -53,6 +59,16 @@ def database(parts: Parts) -> Database:
 
 
 @pytest.fixture
-def api(parts: Parts) -> Iterator[TestClient]:
+def anonymous(parts: Parts) -> Iterator[TestClient]:
+    """Requests without a token."""
     with TestClient(create_app(parts), base_url="http://test/api/v1/", raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def api(anonymous: TestClient, database: Database) -> TestClient:
+    """Requests with the first token, which may do everything in its project."""
+    with database.writing.begin() as session:
+        keep_first_token(session, FIRST_TOKEN)
+    anonymous.headers["Authorization"] = f"Bearer {FIRST_TOKEN}"
+    return anonymous

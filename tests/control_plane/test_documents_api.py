@@ -11,10 +11,12 @@ from services.client.schemas import JobKind
 from services.control_plane.parts import Parts
 from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
+from services.storage.worker_writes import add_checkpoint
 from tests.control_plane.fakes import FakeProfiler, FakeRay
 from tests.control_plane.test_attempts_api import upload
 from tests.control_plane.test_submission import a_stored_table, run_next, submitted
 from tests.storage.builders import (
+    a_checkpoint,
     a_latency_table,
     a_latency_table_document,
     a_started_worker,
@@ -221,9 +223,24 @@ def test_estimates_of_an_unknown_table_are_not_found(api: TestClient):
     assert api.post(path, json={"architectures": [an_architecture_document()]}).status_code == 404
 
 
-def test_an_artifact_is_served_with_headers_that_keep_it_harmless(api: TestClient, database):
+def a_kept_checkpoint(api: TestClient, database, body: bytes) -> str:
+    """The digest of a blob that a job names."""
     submitted(api, "profile")
-    digest = upload(api, a_started_worker(database), b"<script>")
+    worker = a_started_worker(database)
+    digest = upload(api, worker, body)
+    with database.writing.begin() as session:
+        add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
+    return digest
+
+
+def test_a_blob_that_no_job_names_is_nobodys(api: TestClient, database):
+    submitted(api, "profile")
+
+    assert api.get(f"artifacts/{upload(api, a_started_worker(database), b'unnamed')}").status_code == 404
+
+
+def test_an_artifact_is_served_with_headers_that_keep_it_harmless(api: TestClient, database):
+    digest = a_kept_checkpoint(api, database, b"<script>")
 
     response = api.get(f"artifacts/{digest}")
 
@@ -234,8 +251,7 @@ def test_an_artifact_is_served_with_headers_that_keep_it_harmless(api: TestClien
 
 
 def test_a_damaged_artifact_is_never_served(api: TestClient, database, parts: Parts):
-    submitted(api, "profile")
-    digest = upload(api, a_started_worker(database), b"whole")
+    digest = a_kept_checkpoint(api, database, b"whole")
     (parts.settings.state_folder / "blobs" / digest[:2] / digest).write_bytes(b"whale")
 
     response = api.get(f"artifacts/{digest}")

@@ -15,6 +15,8 @@ from services.client.client import FasterSegClient
 from services.client.errors import ProblemError
 from services.client.schemas import JobState
 
+TOKEN = "the token of the one who set the service up"
+
 
 def free_port() -> int:
     with socket.socket() as free:
@@ -29,10 +31,13 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = {
         **os.environ,
         "FASTERSEG_STATE_FOLDER": str(tmp_path),
+        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
+        "FASTERSEG_FIRST_TOKEN_PATH": str(tmp_path / "api.token"),
         "FASTERSEG_PORT": str(free_port()),
         "FASTERSEG_RAY_ADDRESS": f"http://127.0.0.1:{free_port()}",
         "FASTERSEG_PROFILER_URL": f"http://127.0.0.1:{free_port()}",
     }
+    (tmp_path / "api.token").write_text(TOKEN + "\n")
     command = [sys.executable, "-m", "services.control_plane"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -44,7 +49,7 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_the_process_serves_and_ends_cleanly(process: tuple[subprocess.Popen[str], str], tmp_path: Path):
     server, address = process
-    with FasterSegClient(address) as client:
+    with FasterSegClient(address, token=TOKEN) as client:
         job = client.submit("profile", {"dataset": "camvid"}, name="first")
         health = client.health()
         with pytest.raises(ProblemError, match=r"spec\.depth"):

@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from services.control_plane.settings import Settings
 
+TOKEN = "what the profiler and it share"
+
 
 def test_the_defaults_are_embedded(tmp_path: Path):
-    settings = Settings(state_folder=tmp_path)
+    settings = Settings(state_folder=tmp_path, profiler_token=TOKEN)
 
     assert settings.database == f"sqlite:///{tmp_path / 'fasterseg.db'}"
     assert settings.worker_url == "http://127.0.0.1:8000"
@@ -20,6 +22,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FASTERSEG_DATABASE_URL", "postgresql+psycopg2://host/name")
     monkeypatch.setenv("FASTERSEG_PUBLIC_URL", "http://control-plane:8000")
 
+    monkeypatch.setenv("FASTERSEG_PROFILER_TOKEN", TOKEN)
+
     settings = Settings()
 
     assert settings.database == "postgresql+psycopg2://host/name"
@@ -29,4 +33,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("instance", ["", "a-b", "Upper", "x" * 31])
 def test_an_instance_must_be_a_plain_word(instance: str):
     with pytest.raises(ValidationError):
-        Settings(instance=instance)
+        Settings(instance=instance, profiler_token=TOKEN)
+
+
+@pytest.mark.parametrize("token", [{}, {"profiler_token": "short"}])
+def test_the_profilers_token_must_be_set_and_long(token: dict[str, str]):
+    with pytest.raises(ValidationError, match="profiler_token"):
+        Settings(**token)

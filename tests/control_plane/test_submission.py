@@ -12,6 +12,7 @@ from services.client.schemas import FailureClass, JobKind, JsonObject, Reason
 from services.storage.database import Database, database_now
 from services.storage.documents import add_latency_table
 from services.storage.jobs import fail_job, locked_job
+from services.storage.tables import FIRST_PROJECT
 from services.storage.worker_writes import succeed
 from tests.storage.builders import (
     RESOLUTION,
@@ -63,7 +64,7 @@ def a_stored_table(
     table = a_latency_table(dataset=dataset, without=without)
     table = LatencyTable(replace(table.fingerprint, engine=engine), table.rows)
     with database.writing.begin() as session:
-        return add_latency_table(session, table.to_document(), database_now(session))
+        return add_latency_table(session, FIRST_PROJECT, table.to_document(), database_now(session))
 
 
 def run_next(database: Database, kind: JobKind) -> None:

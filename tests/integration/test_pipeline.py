@@ -47,7 +47,7 @@ RETRAIN: JsonObject = {
 
 @pytest.fixture(scope="module")
 def client(service: Embedded) -> Iterator[FasterSegClient]:
-    with FasterSegClient(service.settings.url) as client:
+    with FasterSegClient(service.settings.url, token=service.settings.api_token_file.read_text()) as client:
         yield client
 
 

@@ -15,6 +15,7 @@ from tests.builders import a_fingerprint, a_latency_row, a_latency_table, an_arc
 TABLE = a_latency_table()
 ARCHITECTURE = an_architecture()
 ID = TABLE.digest
+TOKEN = "what the profiler and the control plane share"
 
 
 class FakeControlPlane:
@@ -42,7 +43,7 @@ class FakeControlPlane:
 
 def an_app(answer: Callable[[httpx.Request], httpx.Response]) -> TestClient:
     client = FasterSegClient("http://control-plane", transport=httpx.MockTransport(answer))
-    return TestClient(create_app(Documents(client)))
+    return TestClient(create_app(Documents(client), TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 @pytest.fixture

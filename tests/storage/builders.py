@@ -28,7 +28,7 @@ from services.storage.artifacts import record_blob
 from services.storage.attempts import open_attempt
 from services.storage.database import Database, database_now
 from services.storage.jobs import NewJob, claim_job, insert_job
-from services.storage.tables import AttemptRow, JobRow
+from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
 from services.storage.worker_writes import redeem_ticket
 
 SPACE = {"num_layers": 3, "expansion_ratios": [4, 8], "student_ratio": 4}
@@ -52,6 +52,7 @@ def a_job(
     *,
     after: list[str] | None = None,
     priority: int = 0,
+    project: str = FIRST_PROJECT,
     **values: object,
 ) -> str:
     """The id of a queued job."""
@@ -59,7 +60,7 @@ def a_job(
     spec = _DOCUMENT.validate_python(values.pop("spec", {}))
     sources = values.pop("sources", {})
     assert isinstance(sources, dict)
-    new = NewJob(submission=submission, spec=spec, sources=sources, idempotency_key=None)
+    new = NewJob(submission=submission, spec=spec, sources=sources, idempotency_key=None, project=project)
     with database.writing.begin() as session:
         return insert_job(session, new).id
 

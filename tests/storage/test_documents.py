@@ -8,7 +8,8 @@ from services.client.schemas import JsonObject
 from services.storage.database import Database
 from services.storage.documents import find_latency_table, submit_latency_table
 from services.storage.errors import InvalidRequest
-from services.storage.tables import LatencyTableRow
+from services.storage.projects import narrow
+from services.storage.tables import FIRST_PROJECT, LatencyTableRow
 from tests.storage.builders import a_latency_table, a_latency_table_document
 
 ROW = "stem 3->32 64x128 /8"
@@ -16,6 +17,7 @@ ROW = "stem 3->32 64x128 /8"
 
 def stored(database: Database, document: JsonObject) -> str:
     with database.writing.begin() as session:
+        narrow(session, FIRST_PROJECT)
         return submit_latency_table(session, document).id
 
 

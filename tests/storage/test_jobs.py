@@ -24,7 +24,7 @@ from services.storage.jobs import (
     request_pause,
     resume_job,
 )
-from services.storage.tables import JobRow
+from services.storage.tables import FIRST_PROJECT, JobRow
 from services.storage.worker_writes import succeed
 from tests.storage.builders import a_job, a_started_worker, a_success
 
@@ -232,7 +232,7 @@ def test_one_idempotency_key_makes_one_job_under_a_race(database: Database):
     def submit() -> None:
         barrier.wait()
         with database.writing.begin() as session:
-            new = NewJob(submission=submission, spec={}, sources={}, idempotency_key="key")
+            new = NewJob(submission=submission, spec={}, sources={}, idempotency_key="key", project=FIRST_PROJECT)
             made.append(insert_job(session, new).id)
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
@@ -248,9 +248,13 @@ def test_one_idempotency_key_makes_one_job_under_a_race(database: Database):
 def test_an_idempotency_key_refuses_another_submission(database: Database):
     with database.writing.begin() as session:
         profile = JobSubmission(kind=JobKind.PROFILE)
-        insert_job(session, NewJob(submission=profile, spec={}, sources={}, idempotency_key="key"))
+        insert_job(
+            session, NewJob(submission=profile, spec={}, sources={}, idempotency_key="key", project=FIRST_PROJECT)
+        )
 
-    export = NewJob(submission=JobSubmission(kind=JobKind.EXPORT), spec={}, sources={}, idempotency_key="key")
+    export = NewJob(
+        submission=JobSubmission(kind=JobKind.EXPORT), spec={}, sources={}, idempotency_key="key", project=FIRST_PROJECT
+    )
     with database.writing.begin() as session, pytest.raises(InvalidRequest, match="another submission"):
         insert_job(session, export)
 

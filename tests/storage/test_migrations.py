@@ -5,10 +5,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from services.storage.database import Database, alembic_config, migrate
+from services.storage.database import Database, database_now, migrate, migrating
+from services.storage.documents import add_latency_table, find_latency_table
 from services.storage.jobs import find_job
-from services.storage.tables import Table
-from tests.storage.builders import a_job
+from services.storage.projects import narrow
+from services.storage.tables import FIRST_PROJECT, Table
+from tests.storage.builders import a_job, a_latency_table_document
 
 
 def test_migrated_schema_equals_the_declared_tables(database: Database):
@@ -36,18 +38,23 @@ def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 
     with database.reading() as session:
-        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0003"
+        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0004"
 
 
-def test_a_database_of_the_version_before_keeps_its_jobs(database: Database):
+def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Database):
     job = a_job(database)
-    with database.engine.begin() as connection:
-        command.downgrade(alembic_config(connection), "0002")
+    with database.writing.begin() as session:
+        table = add_latency_table(session, "any", a_latency_table_document(), database_now(session))
+    with migrating(database) as config:
+        command.downgrade(config, "0002")
     with database.engine.connect() as connection:
-        assert "priority" not in {column["name"] for column in inspect(connection).get_columns("jobs")}
+        names = {column["name"] for column in inspect(connection).get_columns("jobs")}
+        assert not names & {"priority", "project"}
 
     migrate(database)
 
     with database.reading() as session:
         row = find_job(session, job)
-        assert (row.priority, row.paused_at) == (0, None)
+        assert (row.priority, row.paused_at, row.project) == (0, None, FIRST_PROJECT)
+        narrow(session, FIRST_PROJECT)
+        assert find_latency_table(session, table) == a_latency_table_document()

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from services.client.schemas import Sha256
-from services.control_plane.parts import AllParts, AttemptToken, Parts, ReadSession
+from services.control_plane.parts import AllParts, Parts, ReadSession, Token
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
@@ -22,7 +22,7 @@ BODY = {"requestBody": {"required": True, "content": {"application/octet-stream"
 
 
 @router.put("/blobs/{sha256}", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=BODY)
-async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: AttemptToken) -> None:
+async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Token) -> None:
     """Stores a body under its digest; storing it again changes nothing."""
     await run_in_threadpool(_check_token, parts, token)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as body:
@@ -41,7 +41,7 @@ def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> Strea
     headers = {
         "Content-Length": str(size),
         "ETag": f'"{sha256}"',
-        "Cache-Control": "public, max-age=31536000, immutable",
+        "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",  # a worker chose the type
     }

@@ -30,6 +30,9 @@ def _existing(job_id: JobId, session: ReadSession) -> str:
     return find_job(session, job_id).id
 
 
+Existing = Annotated[str, Depends(_existing)]  # of a job that the token sees
+
+
 @router.post("", status_code=status.HTTP_202_ACCEPTED)
 def submit(
     submission: JobSubmission, session: WriteSession, response: Response, idempotency_key: IdempotencyKey = None
@@ -84,7 +87,7 @@ def events(job_id: JobId, session: ReadSession, after: After = 0) -> EventPage:
 
 @router.get("/{job_id}/events/stream", response_class=EventSourceResponse)
 async def stream(
-    job_id: Annotated[str, Depends(_existing)], parts: AllParts, after: After = 0, last_event_id: LastEventId = None
+    job_id: Existing, parts: AllParts, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's history after an event as server-sent events, as it happens, until the job is over."""
     async for event in event_stream(parts.database, job_id, after if last_event_id is None else last_event_id):
@@ -92,6 +95,6 @@ async def stream(
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def logs(job_id: JobId, parts: AllParts) -> str:
+def logs(job_id: Existing, parts: AllParts) -> str:
     """What the latest attempt printed so far."""
     return read_logs(parts.database, parts.store, parts.ray, job_id)

@@ -49,6 +49,6 @@ def calibration(table: Sha256, session: ReadSession) -> CalibrationRecord:
 
 
 @router.post("/{table}/estimates")
-def estimates(table: Sha256, request: EstimateRequest, parts: AllParts) -> EstimateResponse:
+def estimates(table: Sha256, request: EstimateRequest, session: ReadSession, parts: AllParts) -> EstimateResponse:
     """The predicted latency of architectures on the table's device."""
-    return estimate(parts.database, parts.profiler, table, request)
+    return estimate(session, parts.profiler, table, request)

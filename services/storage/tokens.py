@@ -1,0 +1,123 @@
+"""The tokens of users: random, shown once, kept as digests, each of one project and scope."""
+
+import secrets
+import string
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from services.client.schemas import Scope, TokenRecord, TokenSecret, TokenSubmission
+from services.storage.attempts import secret_digest
+from services.storage.database import database_now, insert_if_absent
+from services.storage.errors import Forbidden, NotAuthorized, NotFound
+from services.storage.projects import project_of
+from services.storage.tables import FIRST_PROJECT, TokenRow
+
+PREFIX = "fasterseg-"  # so that a token that leaked is known for one
+SHORTEST_SECRET = 16
+USE_SECONDS = 3600.0  # between notes of a token's use
+
+
+def create_token(session: Session, submission: TokenSubmission, by: Scope) -> TokenSecret:
+    """A new token with its secret.
+
+    Raises:
+        Forbidden: its scope is above that of who asks, or its project is another and who asks is no operator.
+    """
+    project = submission.project or project_of(session)
+    if not by.covers(submission.scope):
+        raise Forbidden(f"a token of scope {by} cannot give the scope {submission.scope}")
+    if project != project_of(session) and not by.covers(Scope.OPERATOR):
+        raise Forbidden(f"only an operator gives tokens of another project; this one is of {project_of(session)}")
+    now = database_now(session)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    row = TokenRow(
+        id="".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12)),
+        project=project,
+        name=submission.name,
+        scope=submission.scope,
+        secret_hash=secret_digest(secret),
+        created_at=now,
+        expires_at=None if submission.days is None else now + timedelta(days=submission.days),
+    )
+    session.add(row)
+    session.flush()
+    return TokenSecret(record=_record(row), secret=secret)
+
+
+def keep_first_token(session: Session, secret: str) -> None:
+    """Makes a secret a token of the first project that may do everything; twice changes nothing.
+
+    Raises:
+        ValueError: it is short enough to be guessed.
+    """
+    if len(secret) < SHORTEST_SECRET:
+        raise ValueError(
+            f"the first token needs at least {SHORTEST_SECRET} characters: `openssl rand -hex 32` makes one"
+        )
+    digest = secret_digest(secret)
+    insert_if_absent(
+        session,
+        TokenRow,
+        id=digest[:12],
+        project=FIRST_PROJECT,
+        name="first",
+        scope=Scope.OPERATOR,
+        secret_hash=digest,
+        created_at=database_now(session),
+    )
+
+
+def find_token(session: Session, secret: str) -> TokenRow | None:
+    """The token of a secret; none where there is no such token.
+
+    Raises:
+        NotAuthorized: it was revoked, or has expired.
+    """
+    row = session.scalar(select(TokenRow).where(TokenRow.secret_hash == secret_digest(secret)))
+    if row is None:
+        return None
+    if row.revoked_at is not None:
+        raise NotAuthorized("this token was revoked")
+    if row.expires_at is not None and row.expires_at <= database_now(session):
+        raise NotAuthorized("this token has expired")
+    return row
+
+
+def is_use_worth_noting(session: Session, token: TokenRow) -> bool:
+    """Whether no use of it was noted for an hour: a note is a write, and most requests only read."""
+    return token.last_used_at is None or database_now(session) - token.last_used_at > timedelta(seconds=USE_SECONDS)
+
+
+def note_use(session: Session, token_id: str) -> None:
+    """Notes that a token is used now."""
+    session.execute(update(TokenRow).where(TokenRow.id == token_id).values(last_used_at=database_now(session)))
+
+
+def list_tokens(session: Session) -> list[TokenRecord]:
+    """The tokens of the session's project, oldest first."""
+    own = select(TokenRow).where(TokenRow.project == project_of(session)).order_by(TokenRow.created_at, TokenRow.id)
+    return [_record(row) for row in session.scalars(own)]
+
+
+def revoke_token(session: Session, token_id: str) -> TokenRecord:
+    """The token, good for nothing from now on; NotFound where the project has none of this id."""
+    row = session.scalar(select(TokenRow).where(TokenRow.id == token_id, TokenRow.project == project_of(session)))
+    if row is None:
+        raise NotFound(f"there is no token {token_id}")
+    row.revoked_at = row.revoked_at or database_now(session)
+    return _record(row)
+
+
+def _record(row: TokenRow) -> TokenRecord:
+    return TokenRecord(
+        id=row.id,
+        project=row.project,
+        name=row.name,
+        scope=row.scope,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )

@@ -1,0 +1,99 @@
+"""Which token the client shows, and the commands that make, list and revoke tokens."""
+
+from pathlib import Path
+
+import pytest
+
+from services.client.client import FasterSegClient
+from services.client.credentials import LOCAL_FILE, TOKEN, TOKEN_FILE, find_token
+from services.client.schemas import TokenPage
+from tests.client.conftest import Run
+from tests.client.fake_control_plane import FakeControlPlane
+
+HERE, AWAY = "http://127.0.0.1:8000", "https://fasterseg.example"
+
+
+@pytest.fixture(autouse=True)
+def a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty one to work in, and an environment without a token."""
+    monkeypatch.delenv(TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN_FILE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def a_local_service(folder: Path) -> None:
+    file = folder / LOCAL_FILE
+    file.parent.mkdir()
+    file.write_text("of this machine\n")
+
+
+def test_without_any_none_is_shown(plane: FakeControlPlane) -> None:
+    with FasterSegClient(plane.url) as client:
+        client.health()
+
+    assert plane.shown == [None]
+
+
+def test_the_one_that_is_given_is_shown(plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "of the environment")
+
+    with FasterSegClient(plane.url, token="given") as client:
+        client.health()
+
+    assert plane.shown == ["Bearer given"]
+
+
+def test_the_environments_comes_before_files(monkeypatch: pytest.MonkeyPatch, a_folder: Path) -> None:
+    a_local_service(a_folder)
+    (a_folder / "file").write_text("of a file\n")
+    monkeypatch.setenv(TOKEN_FILE, str(a_folder / "file"))
+    assert find_token(AWAY) == "of a file"
+
+    monkeypatch.setenv(TOKEN, "of the environment")
+    assert find_token(AWAY) == "of the environment"
+
+
+def test_a_local_services_token_is_shown_to_this_machine_alone(a_folder: Path) -> None:
+    a_local_service(a_folder)
+
+    assert find_token(HERE) == "of this machine"
+    assert find_token("http://localhost:1234") == "of this machine"
+    assert find_token(AWAY) is None
+
+
+def test_a_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setenv(TOKEN_FILE, "nowhere")
+
+    with pytest.raises(FileNotFoundError):
+        find_token(HERE)
+    result = run("token", "list")
+    assert (result.exit_code, "nowhere" in result.stderr) == (2, True)
+
+
+def test_a_token_is_made_and_its_secret_alone_printed(plane: FakeControlPlane, run: Run) -> None:
+    result = run("token", "create", "release gate", "--scope", "read", "--days", "30")
+
+    assert (result.exit_code, result.stdout) == (0, "a new secret\n")
+    (token,) = plane.tokens.values()
+    assert (token.name, token.scope, token.expires_at is not None) == ("release gate", "read", True)
+
+
+def test_tokens_are_listed_and_revoked(plane: FakeControlPlane, run: Run) -> None:
+    run("token", "create", "release gate")
+    (token_id,) = plane.tokens
+
+    listed = run("token", "list")
+    assert (token_id in listed.stdout, "never" in listed.stdout, "revoked" in listed.stdout) == (True, True, False)
+    assert run("token", "revoke", token_id).exit_code == 0
+
+    assert "revoked" in run("token", "list").stdout
+    (shown,) = TokenPage.model_validate_json(run("token", "list", "--json").stdout).items
+    assert shown.revoked_at is not None
+
+
+def test_a_name_that_cannot_be_is_a_usage_error(run: Run) -> None:
+    result = run("token", "create", "!")
+
+    assert result.exit_code == 2
+    assert "name" in result.stderr

@@ -1,0 +1,261 @@
+"""Who is let in, and what of which project he sees: every route, with every kind of token."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+
+from services.client.schemas import JobKind, Scope
+from services.control_plane.parts import Parts
+from services.storage.artifacts import keep_blob
+from services.storage.attempts import secret_digest
+from services.storage.database import Database, database_now
+from services.storage.documents import add_architecture, add_latency_table
+from services.storage.tables import FIRST_PROJECT, TokenRow
+from services.storage.tokens import keep_first_token
+from services.storage.worker_writes import acknowledge_stop, succeed
+from tests.control_plane.conftest import PROFILER_TOKEN
+from tests.storage.builders import (
+    a_body,
+    a_job,
+    a_latency_table_document,
+    a_started_worker,
+    a_success,
+    an_architecture_document,
+    an_artifact,
+)
+
+OPEN = {"GET /api/v1/health", "POST /api/v1/attempts/{submission_id}/redeem"}  # the latter asks for a ticket
+NOBODY = "fasterseg-nobody"
+Ask = Callable[..., int]
+
+
+def a_path(template: str) -> str:
+    """A path with ids that look right."""
+    for name, value in {"sha256": "a" * 64, "table": "a" * 64, "architecture": "a" * 64}.items():
+        template = template.replace(f"{{{name}}}", value)
+    return (
+        template.replace("{job_id}", "0123456789ab")
+        .replace("{token_id}", "0123456789ab")
+        .replace("{submission_id}", "test-0123456789ab-1")
+    )
+
+
+@pytest.fixture
+def ask(api: TestClient) -> Ask:
+    """The status of a request with another token."""
+
+    def status(token: str, method: str, path: str, **values: object) -> int:
+        return api.request(method, path, headers={"Authorization": f"Bearer {token}"}, **values).status_code
+
+    return status
+
+
+@pytest.fixture
+def token(api: TestClient) -> Callable[..., str]:
+    """The secret of a new token."""
+
+    def make(scope: Scope = Scope.SUBMIT, **values: object) -> str:
+        made = api.post("tokens", json={"name": "a test", "scope": scope, **values})
+        assert made.status_code == 201, made.text
+        return made.json()["secret"]
+
+    return make
+
+
+def test_no_route_but_those_named_answers_without_a_token(anonymous: TestClient, parts: Parts) -> None:
+    paths = {
+        (method, path)
+        for path, item in anonymous.get("http://test/openapi.json").json()["paths"].items()
+        for method in item
+    }
+    assert len(paths) > 20
+
+    for method, path in paths:
+        answer = anonymous.request(method, f"http://test{a_path(path)}")
+        if f"{method.upper()} {path}" in OPEN:
+            assert answer.status_code != 401
+        else:
+            assert (answer.status_code, answer.headers.get("WWW-Authenticate")) == (401, "Bearer"), (method, path)
+    assert anonymous.get("http://test/metrics").status_code == 401
+
+
+def test_a_first_token_that_can_be_guessed_is_refused(database: Database) -> None:
+    with database.writing.begin() as session, pytest.raises(ValueError, match="at least 16 characters"):
+        keep_first_token(session, "")
+
+
+@pytest.mark.parametrize("path", ["jobs", "health", "nowhere", "http://test/docs"])
+def test_an_answer_is_stored_by_nobody_and_taken_for_nothing_else(api: TestClient, path: str) -> None:
+    headers = api.get(path).headers
+
+    assert headers["cache-control"] == "no-store"
+    assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+
+
+def test_a_secret_of_nobody_is_refused(ask: Ask) -> None:
+    assert ask(NOBODY, "GET", "jobs") == 401
+    assert ask(NOBODY, "POST", "jobs", json={"kind": "profile"}) == 401
+    assert ask(NOBODY, "GET", "http://test/metrics") == 401
+
+
+def test_a_token_is_shown_once_and_kept_as_a_digest(api: TestClient, database: Database) -> None:
+    made = api.post("tokens", json={"name": "release gate", "scope": "submit", "days": 30}).json()
+    listed = api.get("tokens").text
+
+    with database.reading() as session:
+        row = session.scalars(select(TokenRow).where(TokenRow.id == made["record"]["id"])).one()
+    assert row.secret_hash == secret_digest(made["secret"])
+    assert made["secret"] not in listed
+    assert row.secret_hash not in listed
+    assert "release gate" in listed
+
+
+@pytest.mark.parametrize(
+    ("scope", "may"),
+    [
+        (Scope.READ, [True, False, False, False]),
+        (Scope.SUBMIT, [True, True, False, False]),
+        (Scope.ADMIN, [True, True, True, False]),
+        (Scope.OPERATOR, [True, True, True, True]),
+    ],
+)
+def test_a_scope_may_what_those_before_it_may(
+    ask: Ask, token: Callable[..., str], scope: Scope, may: list[bool]
+) -> None:
+    secret = token(scope)
+
+    statuses = [
+        ask(secret, "GET", "jobs"),
+        ask(secret, "POST", "jobs", json={"kind": "profile", "preset": "quick"}),
+        ask(secret, "POST", "tokens", json={"name": "other", "scope": "read"}),
+        ask(secret, "POST", "tokens", json={"name": "other", "scope": "read", "project": "elsewhere"}),
+    ]
+
+    assert [status < 300 for status in statuses] == may
+    assert all(status < 300 or status == 403 for status in statuses)
+
+
+def test_an_administrator_gives_nothing_that_he_has_not(ask: Ask, token: Callable[..., str]) -> None:
+    asked = {"name": "other", "scope": "operator"}
+
+    assert ask(token(Scope.ADMIN), "POST", "tokens", json=asked) == 403
+
+
+def test_a_revoked_token_is_refused_at_once(api: TestClient, ask: Ask) -> None:
+    made = api.post("tokens", json={"name": "leaked", "scope": "admin"}).json()
+    assert ask(made["secret"], "GET", "jobs") == 200
+
+    assert api.delete(f"tokens/{made['record']['id']}").json()["revoked_at"] is not None
+
+    assert ask(made["secret"], "GET", "jobs") == 401
+
+
+def test_a_token_expires(ask: Ask, token: Callable[..., str], database: Database) -> None:
+    secret = token(days=1)
+    assert ask(secret, "GET", "jobs") == 200
+
+    with database.writing.begin() as session:
+        ended = database_now(session) - timedelta(seconds=1)
+        session.execute(update(TokenRow).where(TokenRow.secret_hash == secret_digest(secret)).values(expires_at=ended))
+
+    assert ask(secret, "GET", "jobs") == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_last_use_of_a_token_is_noted(api: TestClient, ask: Ask, token: Callable[..., str], method: str) -> None:
+    secret = token(Scope.ADMIN)
+    assert api.get("tokens").json()["items"][-1]["last_used_at"] is None
+
+    ask(secret, method, "jobs", **({"json": {"kind": "profile"}} if method == "POST" else {}))
+
+    assert api.get("tokens").json()["items"][-1]["last_used_at"] is not None
+
+
+def test_a_project_sees_nothing_of_another(api: TestClient, ask: Ask, token: Callable[..., str], parts: Parts) -> None:
+    job = api.post("jobs", json={"kind": "profile", "preset": "quick"}).json()["id"]
+    worker = a_started_worker(parts.database)
+    success = a_success(JobKind.PROFILE).model_copy(update={"artifacts": [an_artifact()]})
+    keep_blob(parts.database, parts.store, success.artifacts[0].sha256, a_body())
+    with parts.database.writing.begin() as session:
+        succeed(session, worker.submission_id, worker.token, success)
+        architecture = add_architecture(session, FIRST_PROJECT, an_architecture_document(), database_now(session))
+    table = api.get(f"jobs/{job}").json()["latency_table"]
+    stranger = token(Scope.OPERATOR, project="elsewhere")
+    paths = [
+        f"jobs/{job}",
+        f"jobs/{job}/events",
+        f"jobs/{job}/events/stream",
+        f"jobs/{job}/logs",
+        f"latency-tables/{table}",
+        f"latency-tables/{table}/calibration",
+        f"architectures/{architecture}",
+        f"artifacts/{success.artifacts[0].sha256}",
+    ]
+
+    assert [api.get(path).status_code for path in paths] == [200] * len(paths)
+    assert [ask(stranger, "GET", path) for path in paths] == [404] * len(paths)
+    assert [ask(stranger, "POST", f"jobs/{job}/{what}") for what in ("cancel", "pause", "resume")] == [404] * 3
+    assert ask(stranger, "POST", f"latency-tables/{table}/estimates", json={"architectures": [architecture]}) == 404
+    assert ask(stranger, "POST", "jobs", json={"kind": "search", "preset": "quick", "after": [job]}) == 422
+    for listing in ("jobs", "latency-tables", "architectures"):
+        answer = api.get(listing, headers={"Authorization": f"Bearer {stranger}"})
+        assert answer.json()["items"] == []
+    assert ask(stranger, "DELETE", f"tokens/{api.get('tokens').json()['items'][0]['id']}") == 404
+
+
+def test_what_two_projects_send_alike_belongs_to_both(
+    api: TestClient, ask: Ask, token: Callable[..., str], database: Database
+) -> None:
+    stranger = token(project="elsewhere")
+    document = an_architecture_document()
+    ids = {api.post("architectures", json={"document": document}).json()["id"]}
+    assert ask(stranger, "POST", "architectures", json={"document": document}) == 201
+    with database.writing.begin() as session:
+        ids.add(add_architecture(session, "third", document, database_now(session)))
+        add_latency_table(session, "third", a_latency_table_document(), database_now(session))
+
+    assert len(ids) == 1
+    assert ask(stranger, "GET", f"architectures/{ids.pop()}") == 200
+
+
+def test_an_idempotency_key_is_a_projects_own(api: TestClient, token: Callable[..., str]) -> None:
+    body = {"kind": "profile", "preset": "quick"}
+    key = {"Idempotency-Key": "nightly"}
+    other = {"Authorization": f"Bearer {token(project='elsewhere')}"}
+
+    ours = api.post("jobs", json=body, headers=key).json()["id"]
+    theirs = api.post("jobs", json={**body, "name": "another"}, headers=key | other).json()["id"]
+
+    assert ours != theirs
+    assert api.post("jobs", json=body, headers=key).json()["id"] == ours
+
+
+def test_an_attempts_token_reads_its_project_and_submits_nothing(ask: Ask, database: Database) -> None:
+    job, others = a_job(database), a_job(database, project="elsewhere")
+    worker = a_started_worker(database)
+
+    assert ask(worker.token, "GET", f"jobs/{job}") == 200
+    assert ask(worker.token, "GET", f"jobs/{others}") == 404
+    assert ask(worker.token, "POST", "jobs", json={"kind": "profile"}) == 403
+    with database.writing.begin() as session:
+        acknowledge_stop(session, worker.submission_id, worker.token)
+    assert ask(worker.token, "GET", f"jobs/{job}") == 409
+
+
+def test_a_users_token_is_no_attempts(api: TestClient, database: Database) -> None:
+    a_job(database)
+    worker = a_started_worker(database)
+
+    assert api.post(f"attempts/{worker.submission_id}/heartbeat", json={}).status_code == 401
+    assert api.put(f"blobs/{'a' * 64}", content=b"").status_code == 401
+
+
+def test_the_profiler_reads_documents_of_every_project_and_writes_nothing(ask: Ask, database: Database) -> None:
+    with database.writing.begin() as session:
+        table = add_latency_table(session, "elsewhere", a_latency_table_document(), database_now(session))
+
+    assert ask(PROFILER_TOKEN, "GET", f"latency-tables/{table}") == 200
+    assert ask(PROFILER_TOKEN, "POST", "jobs", json={"kind": "profile"}) == 403

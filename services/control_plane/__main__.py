@@ -92,6 +92,7 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
             ray=parts.ray,
             instance=parts.settings.instance,
             max_running_jobs=parts.settings.max_running_jobs,
+            max_running_jobs_per_project=parts.settings.max_running_jobs_per_project,
             cancel_grace_seconds=parts.settings.cancel_grace_seconds,
         )
         min_age = timedelta(hours=parts.settings.blob_hours)

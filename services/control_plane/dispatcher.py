@@ -75,6 +75,7 @@ class Dispatcher:
         ray: RayJobs,
         instance: str,
         max_running_jobs: int,
+        max_running_jobs_per_project: int | None,
         cancel_grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,6 +85,7 @@ class Dispatcher:
         self._instance = instance
         self._is_ours = re.compile(rf"{re.escape(instance)}-[0-9a-z]{{12}}-\d+").fullmatch
         self._max_running_jobs = max_running_jobs
+        self._max_running_jobs_per_project = max_running_jobs_per_project
         self._cancel_grace_seconds = cancel_grace_seconds
         self._clock = clock
         self._steady_since: float | None = None  # ticks have followed each other since
@@ -146,7 +148,7 @@ class Dispatcher:
         with self._database.writing.begin() as session:
             if len(live_attempts(session)) >= self._max_running_jobs:
                 return None
-            job = claim_job(session)
+            job = claim_job(session, self._max_running_jobs_per_project)
             return None if job is None else open_attempt(session, job, self._instance)
 
     def _tidy(self, jobs: dict[str, RayJob]) -> None:

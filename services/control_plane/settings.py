@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     instance: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,29}$")] = "fasterseg"  # prefix of Ray's ids
     dispatch_seconds: float = Field(default=2.0, gt=0)
     max_running_jobs: int = Field(default=4, ge=1)
+    max_running_jobs_per_project: int | None = Field(default=None, ge=1)  # no project keeps the others from running
     cancel_grace_seconds: float = Field(default=60.0, ge=0)
     blob_hours: float = Field(default=24.0, ge=1)  # a blob that nothing names is kept for this long
 

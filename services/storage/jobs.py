@@ -148,13 +148,17 @@ def move(session: Session, job: JobRow, to: JobState, event: str, now: datetime,
     add_event(session, job, event, data, now)
 
 
-def claim_job(session: Session) -> JobRow | None:
+def claim_job(session: Session, per_project: int | None = None) -> JobRow | None:
     """The oldest runnable job of the highest priority, now running under a new epoch; none where nothing can run.
 
-    Runnable: queued and not paused, its back-off over, every parent succeeded.
+    Runnable: queued and not paused, its back-off over, every parent succeeded. Of a project of which `per_project`
+    run already, none is; dispatchers that claim at the same moment may exceed that by one each.
     """
     now = database_now(session)
     first = select(JobRow).where(_is_runnable(now)).order_by(JobRow.priority.desc(), JobRow.number).limit(1)
+    if per_project is not None:
+        running = select(JobRow.project).where(JobRow.state == JobState.RUNNING).group_by(JobRow.project)
+        first = first.where(JobRow.project.not_in(running.having(func.count() >= per_project)))
     job = session.scalar(first.with_for_update(skip_locked=True))
     if job is not None:
         move(session, job, JobState.RUNNING, "started", now)

@@ -44,6 +44,7 @@ def dispatcher(parts: Parts, ray: FakeRay, clock: Clock) -> Dispatcher:
         ray=ray,
         instance="test",
         max_running_jobs=2,
+        max_running_jobs_per_project=None,
         cancel_grace_seconds=60,
         clock=clock,
     )

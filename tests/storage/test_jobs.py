@@ -62,9 +62,9 @@ def test_claim_takes_the_oldest_runnable_job(database: Database):
     assert event_kinds(database, first) == ["queued", "started"]
 
 
-def claimed(database: Database) -> str | None:
+def claimed(database: Database, per_project: int | None = None) -> str | None:
     with database.writing.begin() as session:
-        job = claim_job(session)
+        job = claim_job(session, per_project)
         return None if job is None else job.id
 
 
@@ -72,6 +72,19 @@ def test_claim_takes_the_highest_priority_and_of_equals_the_oldest(database: Dat
     low, first, second, high = (a_job(database, priority=priority) for priority in (-1, 0, 0, 5))
 
     assert [claimed(database) for _ in range(5)] == [high, first, second, low, None]
+
+
+def test_a_projects_limit_leaves_room_for_others_and_ends_with_its_jobs(database: Database):
+    first, second, third = (a_job(database, project="busy") for _ in range(3))
+    other = a_job(database, project="quiet")
+    worker = a_started_worker(database)
+
+    assert [claimed(database, per_project=2) for _ in range(3)] == [second, other, None]
+
+    with database.writing.begin() as session:
+        succeed(session, worker.submission_id, worker.token, a_success(JobKind.PROFILE))
+    assert worker.assignment.job == first
+    assert claimed(database, per_project=2) == third
 
 
 def test_a_paused_job_is_not_claimed_until_it_is_resumed(database: Database):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from .client import FasterSegClient
-from .credentials import TOKEN_FILE, find_token
+from .credentials import find_token
 from .errors import FasterSegError
 from .progress import title, watch
 from .schemas import Job, JobState
@@ -42,7 +42,7 @@ def service(url: str) -> Iterator[FasterSegClient]:
     try:
         token = find_token(url)
     except OSError as error:
-        raise typer.BadParameter(f"{TOKEN_FILE}: {error}") from error
+        raise typer.BadParameter(f"the token cannot be read: {error}") from error
     with FasterSegClient(url, token=token) as client:
         try:
             yield client

@@ -11,7 +11,6 @@ from typing import Self
 import httpx
 from pydantic import BaseModel
 
-from .credentials import find_token
 from .errors import FasterSegError
 from .schemas import (
     ArchitecturePage,
@@ -50,7 +49,7 @@ EVENT_DATA = b"data: "  # begins the line of a server-sent event that holds it
 
 
 class FasterSegClient:
-    """A connection to the service at `url`; a context manager. Without a token, that of `find_token` is shown.
+    """A connection to the service at `url`, which asks for a token of a project; a context manager.
 
     Every method raises UnreachableError where nothing answers and ProblemError where the service refuses.
     """
@@ -58,7 +57,7 @@ class FasterSegClient:
     def __init__(
         self, url: str, *, token: str | None = None, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self._http = connect(url, token=token or find_token(url), timeout=timeout, transport=transport)
+        self._http = connect(url, token=token, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self

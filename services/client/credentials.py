@@ -1,4 +1,4 @@
-"""The token of a user: from the environment, or of a service that was started in this folder."""
+"""The token that the command line shows: from the environment, or of a service that was started in this folder."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def find_token(url: str) -> str | None:
     """The token for the service at an address; none where there is none.
 
     Raises:
-        OSError: the file that FASTERSEG_TOKEN_FILE names cannot be read.
+        OSError: the file that holds it cannot be read.
     """
     if token := os.environ.get(TOKEN):
         return token

@@ -10,6 +10,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 JsonObject = dict[str, JsonValue]
 
 
@@ -258,7 +259,7 @@ class TokenSubmission(Schema):
 class TokenRecord(Schema):
     """A token without its secret."""
 
-    id: JobId
+    id: TokenId
     project: Project
     name: str
     scope: Scope

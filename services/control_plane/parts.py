@@ -1,22 +1,24 @@
 """What the routers work with: opened once by the application, handed to them by FastAPI."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
 import httpx
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from services.client.schemas import Scope
-from services.control_plane.access import admit
+from services.control_plane.access import admit, is_profilers
 from services.control_plane.ray_jobs import RayJobs
 from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
-from services.storage.tokens import note_use
+from services.storage.tables import TokenRow
+from services.storage.tokens import is_use_worth_noting, note_use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,40 +49,53 @@ AllParts = Annotated[Parts, Depends(_parts)]
 Token = Annotated[str, Depends(_token)]
 
 
-@dataclass(frozen=True)
-class Admin:
-    """An administrator's session, and what its token may give to others."""
+@dataclass(frozen=True, kw_only=True)
+class Administrator:
+    """Who manages tokens: the session of the request, and the token that it showed."""
 
     session: Session
-    scope: Scope
+    token: TokenRow
 
 
 def _reading(parts: AllParts, token: Token) -> Iterator[Session]:
     with parts.database.reading() as session:
-        caller = admit(session, parts.settings, token, Scope.READ)
-        if caller.noted_token is not None:
-            with parts.database.writing.begin() as writing:
-                note_use(writing, caller.noted_token)
+        admitted = admit(session, token, Scope.READ)
+        noted = admitted.id if admitted is not None and is_use_worth_noting(session, admitted) else None
+        session.rollback()  # no connection waits with the request for a thread
+        if noted is not None:
+            with (
+                suppress(OperationalError),
+                parts.database.writing.begin() as writing,
+            ):  # a note may be lost, a read not
+                note_use(writing, noted)
         yield session
+
+
+def _reading_documents(parts: AllParts, token: Token) -> Iterator[Session]:
+    if is_profilers(parts.settings, token):
+        with parts.database.reading() as session:
+            yield session
+    else:
+        yield from _reading(parts, token)
 
 
 def _writing(parts: AllParts, token: Token) -> Iterator[Session]:
-    with _admitted(parts, token, Scope.SUBMIT) as (session, _):
+    with parts.database.writing.begin() as session:
+        _admit_to_write(session, token, Scope.SUBMIT)
         yield session
 
 
-def _administering(parts: AllParts, token: Token) -> Iterator[Admin]:
-    with _admitted(parts, token, Scope.ADMIN) as (session, scope):
-        yield Admin(session, scope)
-
-
-@contextmanager
-def _admitted(parts: Parts, token: str, needed: Scope) -> Iterator[tuple[Session, Scope]]:
+def _administering(parts: AllParts, token: Token) -> Iterator[Administrator]:
     with parts.database.writing.begin() as session:
-        caller = admit(session, parts.settings, token, needed)
-        if caller.noted_token is not None:
-            note_use(session, caller.noted_token)
-        yield session, caller.scope
+        yield Administrator(session=session, token=_admit_to_write(session, token, Scope.ADMIN))
+
+
+def _admit_to_write(session: Session, token: str, needed: Scope) -> TokenRow:
+    admitted = admit(session, token, needed)
+    assert admitted is not None, "a worker only reads"
+    if is_use_worth_noting(session, admitted):
+        note_use(session, admitted.id)
+    return admitted
 
 
 def _reporting(parts: AllParts) -> Iterator[Session]:
@@ -90,6 +105,7 @@ def _reporting(parts: AllParts) -> Iterator[Session]:
 
 # Scope "function": committed before the answer is sent, so that what was acknowledged is there.
 ReadSession = Annotated[Session, Depends(_reading, scope="function")]
+DocumentSession = Annotated[Session, Depends(_reading_documents, scope="function")]  # the profiler's, too
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
-AdminSession = Annotated[Admin, Depends(_administering, scope="function")]
+Admin = Annotated[Administrator, Depends(_administering, scope="function")]
 WorkerSession = Annotated[Session, Depends(_reporting, scope="function")]  # what is written there asks for the attempt

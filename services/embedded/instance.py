@@ -142,8 +142,9 @@ def _module(name: str) -> list[str]:
 
 
 def _environment(additions: dict[str, str]) -> dict[str, str]:
-    """This process's environment without other people's Ray, with additions."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | additions
+    """This process's environment without other people's Ray and without the user's token, with additions."""
+    left_out = ("RAY_", "FASTERSEG_TOKEN")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | additions
 
 
 def _wait(run: Run, missing: Callable[[], str | None]) -> None:

@@ -42,7 +42,9 @@ def create_app(documents: Documents, token: str) -> FastAPI:
 
     async def admitted(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> None:
         if not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, "this is not the token of the control plane")
+            raise HTTPException(
+                HTTPStatus.UNAUTHORIZED, "this is not the token of the control plane", {"WWW-Authenticate": "Bearer"}
+            )
 
     app = FastAPI(title="FasterSeg profiler", openapi_url=None)
     app.add_exception_handler(HTTPException, _http_error)
@@ -137,7 +139,9 @@ def _problem(status: int, detail: str, errors: list[InvalidField] | None = None)
 
 def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, error.detail)
+    response = _problem(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:

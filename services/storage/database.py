@@ -1,5 +1,7 @@
 """The database, SQLite on one machine or PostgreSQL. Whoever opens a session commits it; functions never do."""
 
+import secrets
+import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +91,11 @@ def database_now(session: Session) -> datetime:
     """The database's clock, the one that leases are measured by."""
     now: datetime = session.execute(_NOW[session.get_bind().dialect.name]).scalar_one()
     return now
+
+
+def new_id() -> str:
+    """An id that nobody guesses and that fits a command line: 12 digits and small letters."""
+    return "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12))
 
 
 def insert_if_absent(session: Session, table: type[Table], **values: object) -> bool:

@@ -16,7 +16,7 @@ from services.client.schemas import InvalidField, JsonObject
 from services.storage.database import database_now, insert_if_absent
 from services.storage.errors import InvalidRequest, NotFound
 from services.storage.projects import project_of, share
-from services.storage.tables import ArchitectureRow, DerivedArchitectureRow, JobRow, LatencyTableRow
+from services.storage.tables import ArchitectureRow, DerivedArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow
 
 PAGE = 200
 
@@ -104,13 +104,13 @@ def add_latency_table(
     return table.digest
 
 
-def add_calibration(session: Session, table: str, document: JsonObject) -> None:
-    """Puts a calibration beside its table, once: what estimates with this table say never changes again."""
+def add_calibration(session: Session, project: str, table: str, document: JsonObject) -> None:
+    """Puts a calibration beside a project's table, once: what its estimates with this table say never changes again."""
     try:
         calibration = Calibration.from_document(document)  # type: ignore[arg-type]  # checked by it
     except ValueError as error:
         raise InvalidRequest.at("calibration", str(error)) from error
-    row = session.get_one(LatencyTableRow, table)
+    row = session.get_one(ProjectDocumentRow, (project, table))
     if row.calibration is None:
         row.calibration = json.loads(json.dumps(calibration.to_document()))
 
@@ -151,7 +151,10 @@ def find_latency_table(session: Session, table: str) -> JsonObject:
 
 def find_calibration(session: Session, table: str) -> Calibration | None:
     """The calibration beside a table, if it has one; NotFound where there is no such table."""
-    rows = session.scalars(select(LatencyTableRow.calibration).where(LatencyTableRow.id == table)).all()
+    own = select(ProjectDocumentRow.calibration).where(
+        ProjectDocumentRow.project == project_of(session), ProjectDocumentRow.document == table
+    )
+    rows = session.scalars(own.join(LatencyTableRow, LatencyTableRow.id == ProjectDocumentRow.document)).all()
     if not rows:
         raise NotFound(f"there is no latency table {table}")
     (document,) = rows  # without the table's own, which takes longer to read than an estimate to make

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +9,7 @@ from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, select, 
 from sqlalchemy.orm import Session, aliased
 
 from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Reason
-from services.storage.database import database_now, insert_if_absent
+from services.storage.database import database_now, insert_if_absent, new_id
 from services.storage.errors import Conflict, InvalidRequest, NotFound
 from services.storage.events import add_event
 from services.storage.tables import JobEdgeRow, JobRow
@@ -55,7 +53,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
     """The row of a new job, with its edges and first event; the row of before where the key made one meanwhile."""
     now = database_now(session)
     submission = new.submission
-    job_id = "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12))
+    job_id = new_id()
     inserted = insert_if_absent(
         session,
         JobRow,

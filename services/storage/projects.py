@@ -6,12 +6,18 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from services.storage.database import insert_if_absent
 from services.storage.tables import ArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow
 
-_PROJECT = "project"  # in a session's info
+_PROJECT, _CRITERIA = "project", "criteria"  # in a session's info
 
 
 def narrow(session: Session, project: str) -> None:
-    """Lets the session see a project only."""
+    """Lets the session see, and change, a project only."""
+    documents = select(ProjectDocumentRow.document).where(ProjectDocumentRow.project == project)
     session.info[_PROJECT] = project
+    session.info[_CRITERIA] = [
+        with_loader_criteria(JobRow, JobRow.project == project, include_aliases=True),
+        with_loader_criteria(LatencyTableRow, LatencyTableRow.id.in_(documents)),
+        with_loader_criteria(ArchitectureRow, ArchitectureRow.id.in_(documents)),
+    ]
 
 
 def project_of(session: Session) -> str:
@@ -27,12 +33,6 @@ def share(session: Session, project: str, document: str) -> None:
 
 @event.listens_for(Session, "do_orm_execute")
 def _narrowed(state: ORMExecuteState) -> None:
-    project = state.session.info.get(_PROJECT)
-    if project is None or not state.is_select or state.is_column_load:
-        return
-    documents = select(ProjectDocumentRow.document).where(ProjectDocumentRow.project == project)
-    state.statement = state.statement.options(
-        with_loader_criteria(JobRow, JobRow.project == project),
-        with_loader_criteria(LatencyTableRow, LatencyTableRow.id.in_(documents)),
-        with_loader_criteria(ArchitectureRow, ArchitectureRow.id.in_(documents)),
-    )
+    criteria = state.session.info.get(_CRITERIA)
+    if criteria and state.is_orm_statement and not state.is_insert and not state.is_column_load:
+        state.statement = state.statement.options(*criteria)

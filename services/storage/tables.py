@@ -94,12 +94,16 @@ class TokenRow(Table):
 
 
 class ProjectDocumentRow(Table):
-    """A project sees a latency table or an architecture that it sent or that a job of its made."""
+    """A project sees a latency table or an architecture that it sent or that a job of its made.
+
+    The correction of a table's sums is the project's, too: it is what its own device measured.
+    """
 
     __tablename__ = "project_documents"
 
     project: Mapped[str] = mapped_column(String(60), primary_key=True)
     document: Mapped[str] = mapped_column(String(64), primary_key=True)
+    calibration: Mapped[JsonObject | None]
 
 
 class BlobRow(Table):
@@ -113,13 +117,12 @@ class BlobRow(Table):
 
 
 class LatencyTableRow(Table):
-    """An immutable latency table under the digest of its document; the correction of its sums stands beside it."""
+    """An immutable latency table under the digest of its document."""
 
     __tablename__ = "latency_tables"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     document: Mapped[JsonObject]
-    calibration: Mapped[JsonObject | None]
     created_at: Mapped[datetime]
 
 

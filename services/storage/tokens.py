@@ -1,7 +1,6 @@
 """The tokens of users: random, shown once, kept as digests, each of one project and scope."""
 
 import secrets
-import string
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -9,9 +8,8 @@ from sqlalchemy.orm import Session
 
 from services.client.schemas import Scope, TokenRecord, TokenSecret, TokenSubmission
 from services.storage.attempts import secret_digest
-from services.storage.database import database_now, insert_if_absent
+from services.storage.database import database_now, insert_if_absent, new_id
 from services.storage.errors import Forbidden, NotAuthorized, NotFound
-from services.storage.projects import project_of
 from services.storage.tables import FIRST_PROJECT, TokenRow
 
 PREFIX = "fasterseg-"  # so that a token that leaked is known for one
@@ -19,27 +17,29 @@ SHORTEST_SECRET = 16
 USE_SECONDS = 3600.0  # between notes of a token's use
 
 
-def create_token(session: Session, submission: TokenSubmission, by: Scope) -> TokenSecret:
-    """A new token with its secret.
+def create_token(session: Session, submission: TokenSubmission, by: TokenRow) -> TokenSecret:
+    """A new token with its secret; it does not outlive the one that asks for it.
 
     Raises:
         Forbidden: its scope is above that of who asks, or its project is another and who asks is no operator.
     """
-    project = submission.project or project_of(session)
-    if not by.covers(submission.scope):
-        raise Forbidden(f"a token of scope {by} cannot give the scope {submission.scope}")
-    if project != project_of(session) and not by.covers(Scope.OPERATOR):
-        raise Forbidden(f"only an operator gives tokens of another project; this one is of {project_of(session)}")
+    project = submission.project or by.project
+    if not by.scope.covers(submission.scope):
+        raise Forbidden(f"a token of scope {by.scope} cannot give the scope {submission.scope}")
+    if project != by.project and not by.scope.covers(Scope.OPERATOR):
+        raise Forbidden(f"only an operator gives tokens of another project; this one is of {by.project}")
     now = database_now(session)
     secret = PREFIX + secrets.token_urlsafe(32)
+    ends = [now + timedelta(days=submission.days)] if submission.days is not None else []
+    ends += [by.expires_at] if by.expires_at is not None else []
     row = TokenRow(
-        id="".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(12)),
+        id=new_id(),
         project=project,
         name=submission.name,
         scope=submission.scope,
         secret_hash=secret_digest(secret),
         created_at=now,
-        expires_at=None if submission.days is None else now + timedelta(days=submission.days),
+        expires_at=min(ends, default=None),
     )
     session.add(row)
     session.flush()
@@ -56,15 +56,14 @@ def keep_first_token(session: Session, secret: str) -> None:
         raise ValueError(
             f"the first token needs at least {SHORTEST_SECRET} characters: `openssl rand -hex 32` makes one"
         )
-    digest = secret_digest(secret)
     insert_if_absent(
         session,
         TokenRow,
-        id=digest[:12],
+        id=new_id(),
         project=FIRST_PROJECT,
         name="first",
         scope=Scope.OPERATOR,
-        secret_hash=digest,
+        secret_hash=secret_digest(secret),
         created_at=database_now(session),
     )
 
@@ -95,17 +94,24 @@ def note_use(session: Session, token_id: str) -> None:
     session.execute(update(TokenRow).where(TokenRow.id == token_id).values(last_used_at=database_now(session)))
 
 
-def list_tokens(session: Session) -> list[TokenRecord]:
-    """The tokens of the session's project, oldest first."""
-    own = select(TokenRow).where(TokenRow.project == project_of(session)).order_by(TokenRow.created_at, TokenRow.id)
+def list_tokens(session: Session, project: str) -> list[TokenRecord]:
+    """The tokens of a project, oldest first."""
+    own = select(TokenRow).where(TokenRow.project == project).order_by(TokenRow.created_at, TokenRow.id)
     return [_record(row) for row in session.scalars(own)]
 
 
-def revoke_token(session: Session, token_id: str) -> TokenRecord:
-    """The token, good for nothing from now on; NotFound where the project has none of this id."""
-    row = session.scalar(select(TokenRow).where(TokenRow.id == token_id, TokenRow.project == project_of(session)))
+def revoke_token(session: Session, token_id: str, by: TokenRow) -> TokenRecord:
+    """The token, good for nothing from now on.
+
+    Raises:
+        NotFound: the project has none of this id.
+        Forbidden: its scope is above that of who asks.
+    """
+    row = session.scalar(select(TokenRow).where(TokenRow.id == token_id, TokenRow.project == by.project))
     if row is None:
         raise NotFound(f"there is no token {token_id}")
+    if not by.scope.covers(row.scope):
+        raise Forbidden(f"a token of scope {by.scope} cannot revoke one of scope {row.scope}")
     row.revoked_at = row.revoked_at or database_now(session)
     return _record(row)
 

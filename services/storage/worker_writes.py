@@ -112,7 +112,7 @@ def succeed(session: Session, submission_id: str, token: str, success: schemas.A
     if success.latency_table is not None:
         job.latency_table = add_latency_table(session, job.project, success.latency_table, now)
         if success.calibration is not None:
-            add_calibration(session, job.latency_table, success.calibration)
+            add_calibration(session, job.project, job.latency_table, success.calibration)
     job.result = success.result
     _keep_checkpoints(session, job.id, 1)
     end_attempt(session, attempt, AttemptOutcome.SUCCEEDED)

@@ -38,10 +38,18 @@ def test_without_any_none_is_shown(plane: FakeControlPlane) -> None:
 def test_the_one_that_is_given_is_shown(plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "of the environment")
 
-    with FasterSegClient(plane.url, token="given") as client:
+    with FasterSegClient(plane.url, token="given") as client:  # and not that of the environment
         client.health()
 
     assert plane.shown == ["Bearer given"]
+
+
+def test_the_command_shows_the_environments(plane: FakeControlPlane, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "of the environment")
+
+    run("token", "list")
+
+    assert plane.shown == ["Bearer of the environment"]
 
 
 def test_the_environments_comes_before_files(monkeypatch: pytest.MonkeyPatch, a_folder: Path) -> None:

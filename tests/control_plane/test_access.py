@@ -5,18 +5,20 @@ from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import aliased
 
 from services.client.schemas import JobKind, Scope
 from services.control_plane.parts import Parts
 from services.storage.artifacts import keep_blob
 from services.storage.attempts import secret_digest
 from services.storage.database import Database, database_now
-from services.storage.documents import add_architecture, add_latency_table
-from services.storage.tables import FIRST_PROJECT, TokenRow
+from services.storage.documents import add_architecture, add_calibration, add_latency_table
+from services.storage.projects import narrow
+from services.storage.tables import FIRST_PROJECT, JobRow, TokenRow
 from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import acknowledge_stop, succeed
-from tests.control_plane.conftest import PROFILER_TOKEN
+from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.storage.builders import (
     a_body,
     a_job,
@@ -144,6 +146,23 @@ def test_an_administrator_gives_nothing_that_he_has_not(ask: Ask, token: Callabl
     assert ask(token(Scope.ADMIN), "POST", "tokens", json=asked) == 403
 
 
+def test_a_token_does_not_outlive_its_maker(api: TestClient, token: Callable[..., str]) -> None:
+    made = {"name": "other", "scope": "read", "days": 90}
+
+    answer = api.post("tokens", json=made, headers={"Authorization": f"Bearer {token(Scope.ADMIN, days=1)}"})
+
+    ends = [item["expires_at"] for item in api.get("tokens").json()["items"] if item["expires_at"]]
+    assert answer.json()["record"]["expires_at"] == min(ends) == max(ends)
+
+
+def test_an_administrator_revokes_nobody_above_him(api: TestClient, ask: Ask, token: Callable[..., str]) -> None:
+    first = api.get("tokens").json()["items"][0]
+
+    assert first["scope"] == "operator"
+    assert ask(token(Scope.ADMIN), "DELETE", f"tokens/{first['id']}") == 403
+    assert secret_digest(FIRST_TOKEN)[:12] not in api.get("tokens").text
+
+
 def test_a_revoked_token_is_refused_at_once(api: TestClient, ask: Ask) -> None:
     made = api.post("tokens", json={"name": "leaked", "scope": "admin"}).json()
     assert ask(made["secret"], "GET", "jobs") == 200
@@ -221,6 +240,34 @@ def test_what_two_projects_send_alike_belongs_to_both(
     assert ask(stranger, "GET", f"architectures/{ids.pop()}") == 200
 
 
+def test_what_a_project_measured_corrects_its_own_estimates_alone(
+    api: TestClient, token: Callable[..., str], database: Database
+) -> None:
+    other = {"Authorization": f"Bearer {token(project='elsewhere')}"}
+    document = a_latency_table_document()
+    table = api.post("latency-tables", json={"document": document}).json()["id"]
+    api.post("latency-tables", json={"document": document}, headers=other)
+    calibration = {"slope": 1.5, "operator_ms": 0.25, "fixed_ms": 1.0, "fitted_on": ["a" * 64], "held_out": None}
+    with database.writing.begin() as session:
+        add_calibration(session, "elsewhere", table, calibration)
+
+    path = f"latency-tables/{table}/calibration"
+    assert api.get(path).json() == {"calibration": None}
+    assert api.get(path, headers=other).json()["calibration"] == calibration
+
+
+def test_a_session_of_a_project_neither_reads_nor_changes_another(database: Database) -> None:
+    job = a_job(database, project="elsewhere")
+    other = aliased(JobRow)
+    with database.writing.begin() as session:
+        narrow(session, FIRST_PROJECT)
+        assert session.scalars(select(other.id)).all() == []
+        assert session.scalars(select(JobRow.id).where(exists().where(other.id == job))).all() == []
+        session.execute(update(JobRow).values(priority=5))
+    with database.reading() as session:
+        assert session.scalars(select(JobRow.priority)).all() == [0]
+
+
 def test_an_idempotency_key_is_a_projects_own(api: TestClient, token: Callable[..., str]) -> None:
     body = {"kind": "profile", "preset": "quick"}
     key = {"Idempotency-Key": "nightly"}
@@ -253,9 +300,10 @@ def test_a_users_token_is_no_attempts(api: TestClient, database: Database) -> No
     assert api.put(f"blobs/{'a' * 64}", content=b"").status_code == 401
 
 
-def test_the_profiler_reads_documents_of_every_project_and_writes_nothing(ask: Ask, database: Database) -> None:
+def test_the_profiler_reads_documents_of_every_project_and_nothing_else(ask: Ask, database: Database) -> None:
     with database.writing.begin() as session:
         table = add_latency_table(session, "elsewhere", a_latency_table_document(), database_now(session))
 
     assert ask(PROFILER_TOKEN, "GET", f"latency-tables/{table}") == 200
-    assert ask(PROFILER_TOKEN, "POST", "jobs", json={"kind": "profile"}) == 403
+    assert ask(PROFILER_TOKEN, "GET", "jobs") == 401
+    assert ask(PROFILER_TOKEN, "POST", "jobs", json={"kind": "profile"}) == 401

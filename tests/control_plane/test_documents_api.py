@@ -11,6 +11,7 @@ from services.client.schemas import JobKind
 from services.control_plane.parts import Parts
 from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
+from services.storage.tables import FIRST_PROJECT
 from services.storage.worker_writes import add_checkpoint
 from tests.control_plane.fakes import FakeProfiler, FakeRay
 from tests.control_plane.test_attempts_api import upload
@@ -164,7 +165,7 @@ def test_estimates_are_corrected_where_the_table_has_a_calibration(api: TestClie
     table = a_stored_table(database)
     calibration = {"slope": 1.5, "operator_ms": 0.25, "fixed_ms": 1.0, "fitted_on": ["a" * 64], "held_out": None}
     with database.writing.begin() as session:
-        add_calibration(session, table, calibration)
+        add_calibration(session, FIRST_PROJECT, table, calibration)
 
     response = api.post(f"latency-tables/{table}/estimates", json={"architectures": [an_architecture_document()]})
 
@@ -177,8 +178,8 @@ def test_a_calibration_is_never_replaced(api: TestClient, database):
     table = a_stored_table(database)
     first = {"slope": 1.0, "operator_ms": 0.0, "fixed_ms": 0.0, "fitted_on": [], "held_out": None}
     with database.writing.begin() as session:
-        add_calibration(session, table, first)
-        add_calibration(session, table, first | {"slope": 2.0})
+        add_calibration(session, FIRST_PROJECT, table, first)
+        add_calibration(session, FIRST_PROJECT, table, first | {"slope": 2.0})
 
     assert api.get(f"latency-tables/{table}/calibration").json() == {"calibration": first}
 
@@ -193,7 +194,7 @@ def test_a_calibration_out_of_range_is_refused_by_name(database):
     wrong = {"slope": -1.0, "operator_ms": 0.0, "fixed_ms": 0.0, "fitted_on": [], "held_out": None}
 
     with database.writing.begin() as session, pytest.raises(InvalidRequest, match="slope is -1.0"):
-        add_calibration(session, table, wrong)
+        add_calibration(session, FIRST_PROJECT, table, wrong)
 
 
 def test_estimates_are_unavailable_while_the_profiler_is_away(api: TestClient, database, profiler: FakeProfiler):

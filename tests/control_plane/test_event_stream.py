@@ -12,6 +12,7 @@ from services.control_plane.event_stream import event_stream
 from services.storage.attempts import live_attempts, lose_attempt
 from services.storage.database import Database
 from services.storage.jobs import request_cancel
+from tests.control_plane.conftest import FIRST_TOKEN
 from tests.control_plane.test_submission import submitted
 from tests.storage.builders import a_job, a_started_worker
 
@@ -59,11 +60,12 @@ def test_what_cannot_be_streamed_is_refused_before_a_stream_begins(api: TestClie
     assert (malformed.status_code, malformed.json()["errors"][0]["field"]) == (422, "header.last-event-id")
 
 
+@pytest.mark.usefixtures("api")  # whose token is shown
 def test_events_arrive_as_they_happen_and_the_last_one_ends_the_stream(database: Database):
     job = a_job(database)
 
     async def read() -> list[str | None]:
-        stream = event_stream(database, job, 0, poll_seconds=0.01)
+        stream = event_stream(database, FIRST_TOKEN, job, 0, poll_seconds=0.01)
         kinds = [(await anext(stream)).event]
         rest = asyncio.create_task(_kinds(stream))
         a_started_worker(database)
@@ -81,3 +83,16 @@ def test_events_arrive_as_they_happen_and_the_last_one_ends_the_stream(database:
 
 async def _kinds(stream: AsyncIterator[ServerSentEvent]) -> list[str | None]:
     return [event.event async for event in stream]
+
+
+def test_a_stream_ends_with_its_token(api: TestClient, database: Database):
+    job = a_job(database)
+    made = api.post("tokens", json={"name": "a watcher", "scope": "read"}).json()
+
+    async def read() -> list[str | None]:
+        stream = event_stream(database, made["secret"], job, 0, poll_seconds=0.01)
+        first = (await anext(stream)).event
+        assert api.delete(f"tokens/{made['record']['id']}").status_code == 200
+        return [first, *await asyncio.wait_for(_kinds(stream), timeout=20)]
+
+    assert asyncio.run(read()) == ["queued"]

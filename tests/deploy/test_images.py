@@ -101,7 +101,11 @@ def installed(dockerfile: Path, folder: Path) -> Path:
 def test_the_api_image_serves(tmp_path: Path) -> None:
     programs = installed(ROOT / "docker/control-plane.Dockerfile", tmp_path / "venv")
     port = free_port()
-    env = os.environ | {"FASTERSEG_PORT": str(port), "FASTERSEG_STATE_FOLDER": str(tmp_path)}
+    env = os.environ | {
+        "FASTERSEG_PORT": str(port),
+        "FASTERSEG_STATE_FOLDER": str(tmp_path),
+        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
+    }
     command = [programs / "python", "-m", "services.control_plane"]
 
     with subprocess.Popen(command, cwd=tmp_path, env=env) as process:

@@ -34,6 +34,17 @@ def test_migrated_schema_has_every_check_constraint(database: Database):
         assert {str(check["name"]) for check in inspector.get_check_constraints(table.name)} >= declared
 
 
+def test_claims_are_found_by_their_order(database: Database):
+    """Alembic's comparison does not see it, and SQLite loses it where it makes the table anew."""
+    with database.reading() as session:
+        if session.get_bind().dialect.name == "sqlite":
+            found = session.execute(text("SELECT sql FROM sqlite_master WHERE name = 'ix_jobs_claim'")).scalar_one()
+        else:
+            found = session.execute(text("SELECT pg_get_indexdef('ix_jobs_claim'::regclass)")).scalar_one()
+
+    assert "(state, priority DESC, number)" in found
+
+
 def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 

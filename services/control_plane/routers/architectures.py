@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response, status
 
 from fasterseg_core.drawing import architecture_svg
 from services.client.schemas import ArchitecturePage, ArchitectureRecord, ArchitectureSubmission, Sha256
-from services.control_plane.parts import ReadSession, WriteSession
+from services.control_plane.parts import DocumentSession, ReadSession, WriteSession
 from services.storage.documents import (
     find_architecture,
     list_architectures,
@@ -35,6 +35,6 @@ def draw(architecture: Sha256, session: ReadSession) -> Response:
 
 
 @router.get("/{architecture}")
-def show(architecture: Sha256, session: ReadSession) -> ArchitectureRecord:
+def show(architecture: Sha256, session: DocumentSession) -> ArchitectureRecord:
     """One architecture."""
     return find_architecture(session, architecture)

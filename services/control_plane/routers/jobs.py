@@ -10,7 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
-from services.control_plane.parts import AllParts, ReadSession, WriteSession
+from services.control_plane.parts import AllParts, ReadSession, Token, WriteSession
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
@@ -27,7 +27,9 @@ LastEventId = Annotated[
 
 
 def _existing(job_id: JobId, session: ReadSession) -> str:
-    return find_job(session, job_id).id
+    found = find_job(session, job_id).id
+    session.rollback()  # nothing is held while Ray or the store is asked
+    return found
 
 
 Existing = Annotated[str, Depends(_existing)]  # of a job that the token sees
@@ -87,10 +89,10 @@ def events(job_id: JobId, session: ReadSession, after: After = 0) -> EventPage:
 
 @router.get("/{job_id}/events/stream", response_class=EventSourceResponse)
 async def stream(
-    job_id: Existing, parts: AllParts, after: After = 0, last_event_id: LastEventId = None
+    job_id: Existing, parts: AllParts, token: Token, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's history after an event as server-sent events, as it happens, until the job is over."""
-    async for event in event_stream(parts.database, job_id, after if last_event_id is None else last_event_id):
+    async for event in event_stream(parts.database, token, job_id, after if last_event_id is None else last_event_id):
         yield event
 
 

@@ -13,7 +13,7 @@ from services.client.schemas import (
     Sha256,
 )
 from services.control_plane.estimates import estimate
-from services.control_plane.parts import AllParts, ReadSession, WriteSession
+from services.control_plane.parts import AllParts, DocumentSession, ReadSession, WriteSession
 from services.storage.documents import (
     find_calibration_record,
     find_latency_table,
@@ -37,7 +37,7 @@ def add(submission: LatencyTableSubmission, session: WriteSession) -> LatencyTab
 
 
 @router.get("/{table}")
-def show(table: Sha256, session: ReadSession) -> JsonObject:
+def show(table: Sha256, session: DocumentSession) -> JsonObject:
     """The document of a table: its fingerprint and its rows."""
     return find_latency_table(session, table)
 

@@ -8,6 +8,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+CLAIM: tuple[str | sa.TextClause, ...] = ("state", sa.text("priority DESC"), "number")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -30,23 +32,34 @@ def upgrade() -> None:
         "project_documents",
         sa.Column("project", sa.String(60), nullable=False),
         sa.Column("document", sa.String(64), nullable=False),
+        sa.Column("calibration", sa.JSON(none_as_null=True), nullable=True),
         sa.PrimaryKeyConstraint("project", "document", name="pk_project_documents"),
     )
-    for table in ("latency_tables", "architectures"):
-        op.execute(f"INSERT INTO project_documents (project, document) SELECT 'default', id FROM {table}")
+    op.execute("INSERT INTO project_documents (project, document) SELECT 'default', id FROM architectures")
+    columns = "(project, document, calibration)"
+    op.execute(f"INSERT INTO project_documents {columns} SELECT 'default', id, calibration FROM latency_tables")
+    op.drop_column("latency_tables", "calibration")
+    op.drop_index("ix_jobs_claim", "jobs")  # SQLite would make it anew without its order
     with op.batch_alter_table("jobs") as jobs:
         jobs.add_column(sa.Column("project", sa.String(60), server_default="default", nullable=False))
         jobs.drop_constraint("uq_jobs_idempotency_key", type_="unique")
         jobs.create_unique_constraint("uq_jobs_project_idempotency_key", ["project", "idempotency_key"])
+    op.create_index("ix_jobs_claim", "jobs", CLAIM)
     op.create_index("ix_jobs_project", "jobs", ["project", "number"])
 
 
 def downgrade() -> None:
+    op.add_column("latency_tables", sa.Column("calibration", sa.JSON(none_as_null=True), nullable=True))
+    own = "SELECT calibration FROM project_documents WHERE document = latency_tables.id AND project = 'default'"
+    op.execute(f"UPDATE latency_tables SET calibration = ({own})")
+    op.execute("UPDATE jobs SET idempotency_key = NULL WHERE project <> 'default'")  # it may be another project's, too
     op.drop_index("ix_jobs_project", "jobs")
+    op.drop_index("ix_jobs_claim", "jobs")
     with op.batch_alter_table("jobs") as jobs:
         jobs.drop_constraint("uq_jobs_project_idempotency_key", type_="unique")
         jobs.create_unique_constraint("uq_jobs_idempotency_key", ["idempotency_key"])
         jobs.drop_column("project")
+    op.create_index("ix_jobs_claim", "jobs", CLAIM)
     op.drop_table("project_documents")
     op.drop_index("ix_tokens_project", "tokens")
     op.drop_table("tokens")

@@ -17,6 +17,7 @@ from services.control_plane.ray_jobs import RayJobs
 from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
+from services.storage.errors import NotAuthorized
 from services.storage.tables import TokenRow
 from services.storage.tokens import is_use_worth_noting, note_use
 
@@ -38,10 +39,17 @@ async def _parts(request: Request) -> Parts:
     return parts
 
 
-_Credentials = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer(description="a token"))]
+_Credentials = Annotated[
+    HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False, description="a token"))
+]
 
 
 async def _token(credentials: _Credentials) -> str:
+    if credentials is None:
+        raise NotAuthorized(
+            "show a token, `Authorization: Bearer TOKEN`; the command line takes it from FASTERSEG_TOKEN, or from the "
+            "file that FASTERSEG_TOKEN_FILE names"
+        )
     return credentials.credentials
 
 

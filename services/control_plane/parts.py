@@ -1,4 +1,4 @@
-"""What the routers work with: opened once by the application, handed to them by FastAPI."""
+"""What the routers work with, handed to them by FastAPI: parts opened once, and the session of who is let in."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -71,10 +71,8 @@ def _reading(parts: AllParts, token: Token) -> Iterator[Session]:
         noted = admitted.id if admitted is not None and is_use_worth_noting(session, admitted) else None
         session.rollback()  # no connection waits with the request for a thread
         if noted is not None:
-            with (
-                suppress(OperationalError),
-                parts.database.writing.begin() as writing,
-            ):  # a note may be lost, a read not
+            # A note may be lost, a read not.
+            with suppress(OperationalError), parts.database.writing.begin() as writing:
                 note_use(writing, noted)
         yield session
 

@@ -110,7 +110,7 @@ class _Canary:
     def _read(self) -> None:
         started = self._clock()
         try:
-            samples = self._runner.benchmark(self._workload, READING_SAMPLES)
+            samples, _ = _timed(self._runner, self._workload, READING_SAMPLES)
         except MeasurementError as error:
             raise MeasurementError(f"the canary: {error}") from error
         self._readings.append(float(np.percentile(samples, 25)))  # as a row, which may be its reference
@@ -226,13 +226,19 @@ def _passes(
                 if number == 0:
                     verify(runner, workload)
                 before = watcher.look()
-                samples, sm_mhz = runner.benchmark(workload, protocol.samples), runner.sm_mhz()
+                samples, sm_mhz = _timed(runner, workload, protocol.samples)
                 drift = watcher.drift(before, watcher.look())
             except MeasurementError as error:
                 failures[key] = str(error)
             else:
                 taken[key].append(_Times(samples, sm_mhz, drift, before))
             yield key
+
+
+def _timed(runner: Runner, workload: Workload, samples: int) -> tuple[list[float], int | None]:
+    """Milliseconds, and the GPU's clock beside them; MeasurementError also where it slows itself down meanwhile."""
+    milliseconds = runner.benchmark(workload, samples)
+    return milliseconds, runner.sm_mhz()
 
 
 def _refused(reason: str) -> LatencyRow:

@@ -84,19 +84,28 @@ def test_a_row_is_the_lower_quartile_of_all_samples() -> None:
 
 
 class ClockedRunner(TimedRunner):
-    """A GPU whose clock falls with every look at it."""
-
-    mhz = 1980
+    """A GPU whose clock falls with every time of `a`."""
 
     def sm_mhz(self) -> int:
-        self.mhz -= 15
-        return self.mhz
+        return 1980 - 15 * self.benchmarked.count("a")
+
+
+class SlowedRunner(TimedRunner):
+    """A GPU that is too hot."""
+
+    def sm_mhz(self) -> int:
+        raise MeasurementError("the GPU was slowed down")
 
 
 def test_a_row_has_the_lowest_clock_beside_its_samples() -> None:
     row = rows_of(ClockedRunner({"a": [2.0]}), "a", passes=3)["a"]
 
     assert row.sm_mhz == 1980 - 3 * 15
+
+
+def test_a_gpu_that_slows_itself_down_is_no_reference() -> None:
+    with pytest.raises(MeasurementError, match="the canary: the GPU was slowed down"):
+        rows_of(SlowedRunner({"a": [2.0]}), "a")
 
 
 def test_a_cpus_row_has_no_clock() -> None:

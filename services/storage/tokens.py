@@ -117,13 +117,4 @@ def revoke_token(session: Session, token_id: str, by: TokenRow) -> TokenRecord:
 
 
 def _record(row: TokenRow) -> TokenRecord:
-    return TokenRecord(
-        id=row.id,
-        project=row.project,
-        name=row.name,
-        scope=row.scope,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        last_used_at=row.last_used_at,
-        revoked_at=row.revoked_at,
-    )
+    return TokenRecord.model_validate(row, from_attributes=True)

@@ -26,8 +26,9 @@ from fasterseg_core.search_space import Resolution
 from services.profiler.engines import open_runner
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
+from services.profiler.protocol import protocol_of
 from services.profiler.random_networks import random_architectures
-from services.profiler.table_builder import build_table, protocol_of
+from services.profiler.table_builder import build_table
 
 
 def main() -> None:

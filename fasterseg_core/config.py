@@ -139,6 +139,7 @@ class ProfileConfig:
     passes: int = 5  # over all operators, interleaved
     samples: int = 5  # of each operator in each pass; a row is the lower quartile of all
     alone: bool = False  # operators by themselves, as in published tables, not between neighbours as in a network
+    accept_noise: bool = False  # keep, for tries, also the times that a restless machine makes doubtful
     random_networks: int = 8  # measured whole, to compare with their estimates (Figure 3); 0 for none
     calibration_networks: int = 8  # others, measured whole to fit the correction of estimates
     part: int = 1  # of the rows, each `parts`th of them, so that several devices of one kind share the work
@@ -330,6 +331,7 @@ class ExportConfig:
     threads: int = 1
     passes: int = 5
     samples: int = 5
+    accept_noise: bool = False  # as in a profile
 
     def __post_init__(self) -> None:
         _measuring(self)

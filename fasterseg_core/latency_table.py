@@ -23,7 +23,7 @@ class MissingLatencyError(KeyError):
 
 
 class RowState(StrEnum):
-    """A quarantined row records why a measurement was refused, and blocks what needs it."""
+    """A row's reason says why it was quarantined, which blocks what needs it, or why a measured one is noisy."""
 
     MEASURED = "measured"
     QUARANTINED = "quarantined"

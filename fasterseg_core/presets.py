@@ -18,7 +18,13 @@ _SPACE = SearchSpace(num_layers=6, expansion_ratios=(2, 3, 4), student_ratio=3)
 _RESOLUTION = Resolution(height=360, width=480)
 
 _QUICK_PROFILE = ProfileConfig(
-    space=_SPACE, resolution=_RESOLUTION, dataset=DatasetName.STREET_SCENES, passes=3, samples=3, random_networks=12
+    space=_SPACE,
+    resolution=_RESOLUTION,
+    dataset=DatasetName.STREET_SCENES,
+    passes=3,
+    samples=3,
+    accept_noise=True,
+    random_networks=12,
 )
 _QUICK_SEARCH = SearchConfig(
     space=_SPACE,
@@ -50,7 +56,7 @@ _QUICK_RETRAIN = RetrainConfig(
     num_workers=1,
 )
 _QUICK_EVALUATE = EvaluateConfig(dataset=DatasetName.STREET_SCENES, resolution=_RESOLUTION)
-_QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION)
+_QUICK_EXPORT = ExportConfig(resolution=_RESOLUTION, accept_noise=True)
 
 # By job kind.
 PAPER: dict[str, JobConfig] = {

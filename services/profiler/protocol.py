@@ -10,12 +10,13 @@ scatters is tried again, and in the end quarantined with the reason.
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 
 import numpy as np
 
+from fasterseg_core.config import ExportConfig, ProfileConfig
 from fasterseg_core.latency_table import LatencyRow, RowState
 from services.profiler.runners import MeasurementError, Runner, Workload, verify
 
@@ -40,6 +41,7 @@ class Protocol:
     quiet_drift: float = 0.15  # of the canary from its reference; beside a greater one, a time is taken again
     max_drift: float = 1.0  # of the canary beside the best times that could be had; beyond it they are not used
     max_spread: float = 0.5  # distance of the quartiles as a share of the lower one
+    accept_noise: bool = False  # rows that drift or scatter more than this at every attempt are kept with the reason
 
     def __post_init__(self) -> None:
         if min(self.passes, self.samples, self.batch_size, self.attempts) < 1:
@@ -47,7 +49,13 @@ class Protocol:
 
     def describe(self, clock: str) -> str:
         """The protocol as a fingerprint records it."""
-        return f"{clock} at the canary's speed, lower quartile of {self.passes} passes of {self.samples} samples"
+        measured = f"{clock} at the canary's speed, lower quartile of {self.passes} passes of {self.samples} samples"
+        return measured + (", noise accepted" if self.accept_noise else "")
+
+
+def protocol_of(config: ProfileConfig | ExportConfig) -> Protocol:
+    """How a table or an exported network is measured."""
+    return Protocol(passes=config.passes, samples=config.samples, accept_noise=config.accept_noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +210,8 @@ def _measure_batch(
         batch = {key: workload for key, workload in batch.items() if rows[key].state is RowState.QUARANTINED}
         if not batch:
             break
+    if protocol.accept_noise:
+        rows |= {key: replace(rows[key], state=RowState.MEASURED) for key in batch if rows[key].samples}
     return rows
 
 

@@ -1,6 +1,7 @@
 """The latency table of a search space on this machine: every operator that its networks can execute (appendix E)."""
 
 import json
+import math
 from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,7 +10,7 @@ from fasterseg_core.config import NUM_CLASSES, ProfileConfig
 from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable, RowState
 from fasterseg_core.operator_specs import OperatorSpec, Structure, space_specs
 from services.profiler.neighbours import neighbours_of, time_of, without_neighbours, workload_between
-from services.profiler.protocol import MeasurementProgress, Protocol, measure
+from services.profiler.protocol import MeasurementProgress, measure, protocol_of
 from services.profiler.runners import Runner, Workload, operator_workload
 
 Rows = Mapping[OperatorSpec, LatencyRow]
@@ -31,6 +32,7 @@ def build_table(
     """
     rows = dict(known or {})
     canary, asked = _asked(config)
+    can_err_ms = math.inf if config.accept_noise else runner.identity.clock_error_ms
     workload = operator_workload if config.alone else workload_between
     specs = {spec.key: spec for spec in asked}
     measuring = measure(
@@ -46,15 +48,10 @@ def build_table(
         for key in sorted(progress.finished, key=list(specs).index):  # an operator's row needs its neighbours'
             around = [rows[neighbour] for neighbour in _around(config, specs[key])]
             finished[key] = rows[specs[key]] = without_neighbours(
-                specs[key], progress.finished[key], around, runner.identity.clock_error_ms
+                specs[key], progress.finished[key], around, can_err_ms
             )
         yield replace(progress, finished=finished)
     return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
-
-
-def protocol_of(config: ProfileConfig) -> Protocol:
-    """How a table is measured."""
-    return Protocol(passes=config.passes, samples=config.samples)
 
 
 def canary_spec(specs: Collection[OperatorSpec]) -> OperatorSpec:

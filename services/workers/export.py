@@ -15,7 +15,7 @@ from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
-from services.profiler.protocol import Protocol, measure
+from services.profiler.protocol import measure, protocol_of
 from services.profiler.runners import MeasurementError, Runner, Workload, operator_workload, verify
 from services.profiler.table_builder import canary_of, canary_spec
 from services.workers.following import follow_measurement
@@ -150,7 +150,7 @@ def _measured(
         {"network": lambda: workload, "canary": lambda: canary},
         canary,
         runner,
-        Protocol(passes=config.passes, samples=config.samples),
+        protocol_of(config),
     )
     rows = follow_measurement(measuring, "measure", 0.0, 1.0, attempt)
     for row in rows.values():

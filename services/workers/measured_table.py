@@ -77,7 +77,7 @@ def kept(
 
 
 def _named_table(table_id: str, now: Fingerprint, attempt: AttemptClient) -> LatencyTable:
-    """The measured rows of an earlier table; quarantined ones are measured anew."""
+    """The measured rows of an earlier table; quarantined and noisy ones are measured anew."""
     table = read_table(attempt, table_id)
     differing = fingerprint_differences(table.fingerprint, now)
     if differing:
@@ -85,4 +85,5 @@ def _named_table(table_id: str, now: Fingerprint, attempt: AttemptClient) -> Lat
             f"inputs.latency_table: rows of latency table {table_id[:12]} cannot be taken over, "
             f"its {'; its '.join(differing)}; leave it out to measure every row"
         )
-    return LatencyTable(now, {spec: row for spec, row in table.rows.items() if row.state is RowState.MEASURED})
+    rows = {spec: row for spec, row in table.rows.items() if row.state is RowState.MEASURED and not row.reason}
+    return LatencyTable(now, rows)

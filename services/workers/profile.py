@@ -7,7 +7,7 @@ from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
-from services.profiler.protocol import Protocol
+from services.profiler.protocol import protocol_of
 from services.profiler.random_networks import random_architectures
 from services.profiler.runners import Runner
 from services.workers.following import follow_measurement
@@ -31,7 +31,8 @@ def _measured(job: Job, config: ProfileConfig, runner: Runner, attempt: AttemptC
     share = FIDELITY_SHARE if config.random_networks else 0.0
     table = measure_table(job, config, runner, 1 - share, attempt)
     quarantined = {spec.key: row.reason for spec, row in table.rows.items() if row.state is RowState.QUARANTINED}
-    result: dict[str, object] = {"rows": len(table.rows), "quarantined": quarantined}
+    noisy = {spec.key: row.reason for spec, row in table.rows.items() if row.state is RowState.MEASURED and row.reason}
+    result: dict[str, object] = {"rows": len(table.rows), "quarantined": quarantined, "noisy": noisy}
     artifacts, calibration = [], None
     if config.random_networks:
         try:
@@ -59,8 +60,7 @@ def _fidelity(
 ) -> FidelityReport:
     """Random networks measured whole: some calibrate, the others are held out."""
     architectures = random_architectures(config.space, config.calibration_networks + config.random_networks)
-    protocol = Protocol(passes=config.passes, samples=config.samples)
     measured = follow_measurement(
-        measure_networks(architectures, table, runner, protocol), "measure networks", begin, 1.0, attempt
+        measure_networks(architectures, table, runner, protocol_of(config)), "measure networks", begin, 1.0, attempt
     )
     return report(measured, config.calibration_networks)

@@ -1,4 +1,5 @@
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -186,6 +187,25 @@ def test_a_workload_that_always_scatters_is_quarantined() -> None:
 
     assert row.state is RowState.QUARANTINED
     assert row.reason == "unstable: half of the samples lie between 1.000 and 3.000 ms"
+
+
+@pytest.mark.parametrize("times", [{"a": [1.0, 2.0, 3.0] * 3}, {"canary": [1.0] * FIRST_READINGS + [3.0]}])
+def test_what_scatters_or_drifts_at_every_attempt_is_kept_with_the_reason_where_noise_is_accepted(times) -> None:
+    strict, tolerant = TimedRunner(times), TimedRunner(times)
+
+    refused = rows_of(strict, "a", passes=3)["a"]
+    kept = rows_of(tolerant, "a", passes=3, accept_noise=True)["a"]
+
+    assert kept == replace(refused, state=RowState.MEASURED)
+    assert kept.reason
+    assert tolerant.benchmarked == strict.benchmarked
+
+
+def test_a_failing_workload_is_quarantined_though_noise_is_accepted() -> None:
+    runner = TimedRunner()
+    runner.failing = {"a"}
+
+    assert rows_of(runner, "a", accept_noise=True)["a"].state is RowState.QUARANTINED
 
 
 def test_a_scatter_below_the_clocks_is_accepted() -> None:

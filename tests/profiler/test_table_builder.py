@@ -8,7 +8,7 @@ from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowS
 from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
-from services.profiler.neighbours import neighbours_of, workload_between
+from services.profiler.neighbours import LEAST_MS, neighbours_of, workload_between
 from services.profiler.random_networks import random_architectures
 from services.profiler.runners import MeasurementError, Workload
 from services.profiler.table_builder import build_table, canary_of, canary_spec, fingerprint_differences
@@ -64,6 +64,29 @@ def test_an_operator_is_quarantined_with_its_neighbours() -> None:
 def test_an_operator_that_failed_once_beside_its_neighbours_is_measured_again(table: LatencyTable) -> None:
     for spec in (canary_spec(SPECS), min(SPECS, key=lambda spec: spec.macs)):
         assert drain(build_table(CONFIG, RefusingRunner(spec, times=1)))[1] == table
+
+
+def test_an_operator_that_seems_faster_than_its_neighbours_is_kept_where_noise_is_accepted() -> None:
+    spec = next(spec for spec in SPECS if neighbours_of(spec) and spec.macs and spec != canary_spec(SPECS))
+
+    strict = drain(build_table(CONFIG, HastyRunner(spec)))[1]
+    tolerant = drain(build_table(replace(CONFIG, accept_noise=True), HastyRunner(spec)))[1]
+
+    assert "alone: measure more passes" in strict.rows[spec].reason
+    assert strict.rows[spec].state is RowState.QUARANTINED
+    assert tolerant.milliseconds(spec) == LEAST_MS
+    assert tolerant.fingerprint.protocol.endswith(", noise accepted, between neighbours")
+
+
+class HastyRunner(MacsRunner):
+    """Takes no time for one operator, and its neighbours with it."""
+
+    def __init__(self, spec: OperatorSpec) -> None:
+        super().__init__(slowdown=1e3)  # neighbours take longer than a clock errs
+        self._hasty = workload_between(spec).onnx
+
+    def benchmark(self, workload: Workload, samples: int) -> list[float]:
+        return [0.0] * samples if workload.onnx == self._hasty else super().benchmark(workload, samples)
 
 
 class RefusingRunner(MacsRunner):
@@ -224,7 +247,7 @@ def test_a_canary_that_could_not_be_measured_has_no_time(table: LatencyTable) ->
 
 
 def test_a_table_of_this_machine() -> None:
-    reports, table = drain(build_table(CONFIG, open_runner(Engine.ONNXRUNTIME)))
+    reports, table = drain(build_table(replace(CONFIG, accept_noise=True), open_runner(Engine.ONNXRUNTIME)))
 
     assert reports[-1].done == reports[-1].total == len(ROWS) * CONFIG.passes
     assert set(table.rows) == ROWS

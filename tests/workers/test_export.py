@@ -22,7 +22,7 @@ from tests.workers.fakes import FakeAttempt, a_job
 
 NETWORK, TABLE = "a" * 64, "b" * 64
 ARCHITECTURE = an_architecture()
-CONFIG = ExportConfig(resolution=a_resolution(), passes=1, samples=1)
+CONFIG = ExportConfig(resolution=a_resolution(), passes=1, samples=1, accept_noise=True)
 CALIBRATION: JsonObject = {"slope": 2.0, "operator_ms": 0.5, "fixed_ms": 1.0, "fitted_on": [], "held_out": None}
 
 

@@ -143,9 +143,12 @@ def test_quarantined_rows_of_an_earlier_attempt_are_finished_too(half: LatencyTa
     assert known_rows(a_table_job("a"), half.fingerprint, attempt).rows == rows
 
 
-def test_measured_rows_of_a_named_table_are_taken_over_and_quarantined_ones_measured_anew(half: LatencyTable):
-    quarantined = replace(half.rows[SPECS[0]], state=RowState.QUARANTINED, reason="unstable")
-    earlier = LatencyTable(half.fingerprint, {**half.rows, SPECS[0]: quarantined})
+@pytest.mark.parametrize("state", RowState)
+def test_measured_rows_of_a_named_table_are_taken_over_and_unstable_ones_measured_anew(
+    half: LatencyTable, state: RowState
+):
+    unstable = replace(half.rows[SPECS[0]], state=state, reason="unstable")
+    earlier = LatencyTable(half.fingerprint, {**half.rows, SPECS[0]: unstable})
     attempt = an_attempt(latency_tables={DIGEST: json_object(earlier.to_document())})
 
     built = measure_table(a_table_job(latency_table=DIGEST), CONFIG, MacsRunner(), 1.0, attempt)

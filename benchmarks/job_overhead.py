@@ -1,0 +1,124 @@
+"""What a running service adds to a job from its submission to the worker's first report, part by part.
+
+    fasterseg up
+    python -m benchmarks.job_overhead
+
+Jobs of the service and bare Ray jobs take turns. A bare one does what a worker cannot do without: its driver joins the
+cluster, reserves a core, and starts a task that imports torch. That is the floor; what the service takes beyond it is
+its own. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import NamedTemporaryFile
+
+from ray.job_submission import JobSubmissionClient
+
+from services.client.client import FasterSegClient
+from services.client.schemas import Event, JsonObject
+from services.profiler.runners import cpu_name
+
+PROFILE: JsonObject = {
+    "space": {"num_layers": 3, "expansion_ratios": [2], "student_ratio": 2},
+    "resolution": {"height": 64, "width": 64},
+    "dataset": "camvid",
+    "passes": 1,
+    "samples": 1,
+    "random_networks": 0,
+    "accept_noise": True,
+}
+WAITING = "waiting for a machine"  # the driver's own report
+BARE = """
+import time
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+@ray.remote(num_cpus=1)
+def task():
+    import torch
+    return time.time()
+
+ray.init(address="auto", logging_level="WARNING")
+driver = time.time()
+group = placement_group([{"CPU": 1}])
+ray.get(group.ready())
+reserved = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group))
+print("DRIVER", driver, "TASK", ray.get(reserved.remote()))
+"""
+POLL_SECONDS = 0.02
+
+
+def main() -> None:
+    """Prints a line for each pair of jobs, and a summary of medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--control-plane", default="http://127.0.0.1:8000")
+    parser.add_argument("--ray", default="http://127.0.0.1:8265")
+    parser.add_argument("--state", type=Path, default=Path(".fasterseg"), help="the service's, where its tokens are")
+    parser.add_argument("--jobs", type=int, default=10)
+    arguments = parser.parse_args()
+    headers = {"Authorization": f"Bearer {(arguments.state / 'ray.token').read_text().strip()}"}
+    ray = JobSubmissionClient(arguments.ray, headers=headers)
+    token = (arguments.state / "api.token").read_text().strip()
+    pairs: list[dict[str, float]] = []
+    with FasterSegClient(arguments.control_plane, token=token) as client, NamedTemporaryFile("w", suffix=".py") as bare:
+        bare.write(BARE)
+        bare.flush()
+        for _ in range(arguments.jobs):
+            pair = _service(client) | _bare(ray, bare.name)
+            print(json.dumps({name: round(seconds, 2) for name, seconds in pair.items()}), flush=True)
+            pairs.append(pair)
+    medians = {name: round(median(pair[name] for pair in pairs), 2) for name in pairs[0]}
+    overhead = round(median(pair["total"] - pair["bare_total"] for pair in pairs), 2)
+    setting = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": cpu_name(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
+        "jobs": arguments.jobs,
+    }
+    print(json.dumps(medians | {"overhead": overhead, "setting": setting}))
+
+
+def _service(client: FasterSegClient) -> dict[str, float]:
+    """Seconds of each part of a job: until it is acknowledged, claimed, its driver reports, its task does."""
+    begun = time.time()
+    job = client.submit("profile", PROFILE)
+    accepted = time.time()
+    client.wait(job.id, poll_seconds=POLL_SECONDS)
+    events = client.events(job.id)
+    claimed = _at(events, lambda event: event.kind == "started")
+    driver = _at(events, lambda event: event.data.get("phase") == WAITING)
+    task = _at(events, lambda event: event.kind == "progress" and event.data.get("phase") != WAITING)
+    return {
+        "accepted": accepted - begun,
+        "claimed": claimed - accepted,
+        "driver": driver - claimed,
+        "task": task - driver,
+        "total": task - begun,
+    }
+
+
+def _bare(ray: JobSubmissionClient, script: str) -> dict[str, float]:
+    begun = time.time()
+    job = ray.submit_job(entrypoint=f"{sys.executable} {script}", entrypoint_num_cpus=0)
+    while not ray.get_job_status(job).is_terminal():
+        time.sleep(POLL_SECONDS)
+    words = ray.get_job_logs(job).split()
+    driver, task = (float(words[words.index(name) + 1]) for name in ("DRIVER", "TASK"))
+    return {"bare_driver": driver - begun, "bare_task": task - driver, "bare_total": task - begun}
+
+
+def _at(events: list[Event], is_it: Callable[[Event], bool]) -> float:
+    return next(event for event in events if is_it(event)).created_at.timestamp()
+
+
+if __name__ == "__main__":
+    main()

@@ -97,13 +97,16 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
         )
         min_age = timedelta(hours=parts.settings.blob_hours)
         threads = [
-            threading.Thread(target=dispatcher.run, args=(stop, parts.settings.dispatch_seconds), daemon=True),
+            threading.Thread(
+                target=dispatcher.run, args=(stop, parts.runnable, parts.settings.dispatch_seconds), daemon=True
+            ),
             threading.Thread(target=collect_until, args=(stop, parts.database, parts.store, min_age), daemon=True),
         ]
         for thread in threads:
             thread.start()
         yield
         stop.set()
+        parts.runnable.set()
         for thread in threads:
             thread.join(timeout=30)
 

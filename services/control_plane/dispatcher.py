@@ -33,6 +33,7 @@ from services.storage.jobs import claim_job
 from services.storage.tables import AttemptOutcome
 
 RESUBMIT_SECONDS = 30.0  # an attempt that Ray does not know after this long is handed to it again
+PAUSE_SECONDS = 0.1  # between ticks, however many jobs are submitted
 START_SECONDS = 600.0  # a job may be pending in Ray for this long before its lease runs out
 EXIT_SECONDS = 30.0  # a worker may live for this long after its last report
 
@@ -93,16 +94,21 @@ class Dispatcher:
         self._complaint = ""  # the last one, so that an outage is logged once
         self._strangers: set[str] = set()  # Ray jobs with our prefix and no attempt, seen at the last tick
 
-    def run(self, stop: threading.Event, seconds: float) -> None:
-        """Ticks until `stop` is set. A tick that fails is logged: the next one sees the same rows and tries again."""
+    def run(self, stop: threading.Event, runnable: threading.Event, seconds: float) -> None:
+        """Ticks every so many seconds, and when `runnable` is set, until `stop` and it are.
+
+        A tick that fails is logged: the next one sees the same rows and tries again.
+        """
         while not stop.is_set():
+            runnable.clear()
             try:
                 self.tick()
                 self._complaint = ""
             except Exception as error:  # noqa: BLE001  # whatever it was, jobs that run must not be abandoned
                 self._steady_since = None
                 self._complain(error)
-            stop.wait(seconds)
+            if not stop.wait(min(seconds, PAUSE_SECONDS)):
+                runnable.wait(seconds)
 
     def tick(self) -> None:
         """One comparison of Ray with the rows, and whatever follows from it."""

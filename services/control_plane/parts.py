@@ -1,8 +1,9 @@
 """What the routers work with, handed to them by FastAPI: parts opened once, and the session of who is let in."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import httpx
@@ -31,6 +32,7 @@ class Parts:
     store: BlobStore
     ray: RayJobs
     profiler: httpx.Client
+    runnable: threading.Event = field(default_factory=threading.Event)  # set where a job may have become so
 
 
 # What is async here does not wait: FastAPI gives everything else a thread, whose hand-over takes longer than the work.
@@ -109,9 +111,16 @@ def _reporting(parts: AllParts) -> Iterator[Session]:
         yield session
 
 
+def _making_runnable(parts: AllParts) -> Iterator[None]:
+    yield
+    parts.runnable.set()
+
+
 # Scope "function": committed before the answer is sent, so that what was acknowledged is there.
 ReadSession = Annotated[Session, Depends(_reading, scope="function")]
 DocumentSession = Annotated[Session, Depends(_reading_documents, scope="function")]  # the profiler's, too
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 Admin = Annotated[Administrator, Depends(_administering, scope="function")]
 WorkerSession = Annotated[Session, Depends(_reporting, scope="function")]  # what is written there asks for the attempt
+# For a route after which a job may start: the dispatcher looks at once, not at its next tick.
+MAKES_RUNNABLE = Depends(_making_runnable, scope="function")

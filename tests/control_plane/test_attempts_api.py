@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind
+from services.control_plane.parts import Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
 from services.storage.jobs import claim_job
@@ -56,7 +57,7 @@ def test_a_wrong_ticket_is_not_echoed(api: TestClient, database: Database):
     assert "secret" not in response.text
 
 
-def test_a_worker_reports_until_its_job_has_succeeded(api: TestClient, database: Database):
+def test_a_worker_reports_until_its_job_has_succeeded(api: TestClient, parts: Parts, database: Database):
     job = submitted(api, "profile")
     search = submitted(api, "search", after=(job,))
     worker = a_started_worker(database)
@@ -68,9 +69,11 @@ def test_a_worker_reports_until_its_job_has_succeeded(api: TestClient, database:
     events = {"items": [{"worker_sequence": 0, "kind": "epoch", "data": {"loss": 1.5}}]}
     told = api.post(f"{attempt}/events", json=events, headers=headers)
     kept = api.post(f"{attempt}/checkpoint", json=a_checkpoint(b"state").model_dump(), headers=headers)
+    parts.runnable.clear()
     success = a_success(JobKind.PROFILE).model_dump(mode="json")
     done = api.post(f"{attempt}/succeed", json=success, headers=headers)
 
+    assert parts.runnable.is_set()
     assert [reply.json() for reply in (beat, told, kept)] == [{"stop": False}] * 3
     assert done.status_code == 204
     shown = api.get(f"jobs/{job}").json()

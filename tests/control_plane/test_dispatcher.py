@@ -128,7 +128,7 @@ def test_no_more_jobs_run_than_the_bound(dispatcher: Dispatcher, database: Datab
 def test_nothing_is_claimed_while_ray_is_away(dispatcher: Dispatcher, database: Database, ray: FakeRay):
     job = a_job(database)
     ray.is_away = True
-    dispatcher.run(_stops_after(1), seconds=0)
+    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
 
     assert state_of(database, job) is JobState.QUEUED
 
@@ -137,10 +137,26 @@ def test_nothing_is_claimed_while_ray_is_away(dispatcher: Dispatcher, database: 
     assert state_of(database, job) is JobState.RUNNING
 
 
+def test_what_becomes_runnable_during_a_tick_is_looked_at_at_once(
+    dispatcher: Dispatcher, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+):
+    runnable, ticks = threading.Event(), []
+
+    def list_while_a_job_is_submitted() -> dict[str, RayJob]:
+        runnable.set()
+        ticks.append("tick")
+        return {}
+
+    monkeypatch.setattr(ray, "list_jobs", list_while_a_job_is_submitted)
+    dispatcher.run(_stops_after(2), runnable, seconds=3600)
+
+    assert len(ticks) == 2
+
+
 def test_an_outage_is_logged_once(dispatcher: Dispatcher, ray: FakeRay, caplog: pytest.LogCaptureFixture):
     ray.is_away = True
     with caplog.at_level(logging.WARNING):
-        dispatcher.run(_stops_after(3), seconds=0)
+        dispatcher.run(_stops_after(3), threading.Event(), seconds=0)
 
     assert [record.message for record in caplog.records] == ["tick failed: Ray does not answer"]
 

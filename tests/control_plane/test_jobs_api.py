@@ -78,6 +78,17 @@ def test_a_job_is_paused_and_resumed(api: TestClient):
     assert api.post("jobs/aaaaaaaaaaaa/resume").status_code == 404
 
 
+def test_the_dispatcher_is_told_of_what_may_start(api: TestClient, parts: Parts):
+    job = submitted(api, "profile")
+    assert parts.runnable.is_set()
+
+    parts.runnable.clear()
+    api.post(f"jobs/{job}/pause")
+    assert not parts.runnable.is_set()
+    api.post(f"jobs/{job}/resume")
+    assert parts.runnable.is_set()
+
+
 def test_a_submission_has_a_priority(api: TestClient):
     body = {"kind": "profile", "preset": "quick", "priority": 3}
 

@@ -12,7 +12,7 @@ from services.client.schemas import (
     TicketRedemption,
     WorkerEvents,
 )
-from services.control_plane.parts import Token, WorkerSession
+from services.control_plane.parts import MAKES_RUNNABLE, Token, WorkerSession
 from services.storage import worker_writes
 
 router = APIRouter(prefix="/attempts/{submission_id}", tags=["attempts"])
@@ -42,7 +42,7 @@ def checkpoint(submission_id: str, checkpoint: CheckpointRef, session: WorkerSes
     return worker_writes.add_checkpoint(session, submission_id, token, checkpoint)
 
 
-@router.post("/succeed", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/succeed", status_code=status.HTTP_204_NO_CONTENT, dependencies=[MAKES_RUNNABLE])
 def succeed(submission_id: str, success: AttemptSuccess, session: WorkerSession, token: Token) -> None:
     """Ends the job with everything that it made."""
     worker_writes.succeed(session, submission_id, token, success)

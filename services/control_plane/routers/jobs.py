@@ -10,7 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
-from services.control_plane.parts import AllParts, ReadSession, Token, WriteSession
+from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Token, WriteSession
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
@@ -35,7 +35,7 @@ def _existing(job_id: JobId, session: ReadSession) -> str:
 Existing = Annotated[str, Depends(_existing)]  # of a job that the token sees
 
 
-@router.post("", status_code=status.HTTP_202_ACCEPTED)
+@router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=[MAKES_RUNNABLE])
 def submit(
     submission: JobSubmission, session: WriteSession, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Job:
@@ -75,7 +75,7 @@ def pause(job_id: JobId, session: WriteSession) -> Job:
     return show_job(session, request_pause(session, job_id))
 
 
-@router.post("/{job_id}/resume")
+@router.post("/{job_id}/resume", dependencies=[MAKES_RUNNABLE])
 def resume(job_id: JobId, session: WriteSession) -> Job:
     """Lets a paused job go on where it was."""
     return show_job(session, resume_job(session, job_id))

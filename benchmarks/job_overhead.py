@@ -22,7 +22,7 @@ from tempfile import NamedTemporaryFile
 from ray.job_submission import JobSubmissionClient
 
 from services.client.client import FasterSegClient
-from services.client.schemas import Event, JsonObject
+from services.client.schemas import Job, JobState, JsonObject
 from services.profiler.runners import cpu_name
 
 PROFILE: JsonObject = {
@@ -88,22 +88,25 @@ def main() -> None:
 
 
 def _service(client: FasterSegClient) -> dict[str, float]:
-    """Seconds of each part of a job: until it is acknowledged, claimed, its driver reports, its task does."""
+    """Seconds of each part of a job: until it is acknowledged, claimed, and its worker's first report is there."""
     begun = time.time()
     job = client.submit("profile", PROFILE)
     accepted = time.time()
-    client.wait(job.id, poll_seconds=POLL_SECONDS)
-    events = client.events(job.id)
-    claimed = _at(events, lambda event: event.kind == "started")
-    driver = _at(events, lambda event: event.data.get("phase") == WAITING)
-    task = _at(events, lambda event: event.kind == "progress" and event.data.get("phase") != WAITING)
+    claimed = _until(client, job.id, lambda job: job.state is not JobState.QUEUED)
+    working = _until(client, job.id, lambda job: job.progress is not None and job.progress.phase != WAITING)
+    client.wait(job.id)
     return {
         "accepted": accepted - begun,
         "claimed": claimed - accepted,
-        "driver": driver - claimed,
-        "task": task - driver,
-        "total": task - begun,
+        "working": working - claimed,
+        "total": working - begun,
     }
+
+
+def _until(client: FasterSegClient, job: str, is_it_so: Callable[[Job], bool]) -> float:
+    while not is_it_so(client.job(job)):
+        time.sleep(POLL_SECONDS)
+    return time.time()
 
 
 def _bare(ray: JobSubmissionClient, script: str) -> dict[str, float]:
@@ -114,10 +117,6 @@ def _bare(ray: JobSubmissionClient, script: str) -> dict[str, float]:
     words = ray.get_job_logs(job).split()
     driver, task = (float(words[words.index(name) + 1]) for name in ("DRIVER", "TASK"))
     return {"bare_driver": driver - begun, "bare_task": task - driver, "bare_total": task - begun}
-
-
-def _at(events: list[Event], is_it: Callable[[Event], bool]) -> float:
-    return next(event for event in events if is_it(event)).created_at.timestamp()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from fastapi import FastAPI
 from services.control_plane.app import create_app
 from services.control_plane.collection_loop import collect_until
 from services.control_plane.dispatcher import Dispatcher
+from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
 from services.control_plane.settings import Settings
+from services.control_plane.signing_keys import SigningKeys
 from services.storage.blob_store import BlobStore
 from services.storage.database import migrate, open_database
 from services.storage.folder_store import FolderStore
@@ -65,6 +67,7 @@ def open_parts(settings: Settings) -> Parts:
             timeout=30.0,
             trust_env=False,
         ),
+        identity_provider=_open_identity_provider(settings),
     )
 
 
@@ -80,6 +83,21 @@ def _open_store(settings: Settings) -> BlobStore:
     )
     store.make_bucket()
     return store
+
+
+def _open_identity_provider(settings: Settings) -> IdentityProvider | None:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    return IdentityProvider(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        keys=SigningKeys(
+            settings.oidc_issuer, httpx.Client(timeout=5.0), refresh_seconds=settings.oidc_refresh_seconds
+        ),
+        project_claim=settings.oidc_project_claim,
+        scope_claim=settings.oidc_scope_claim,
+        scopes=settings.oidc_scopes,
+    )
 
 
 def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

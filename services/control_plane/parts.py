@@ -14,24 +14,25 @@ from sqlalchemy.orm import Session
 
 from services.client.schemas import Scope
 from services.control_plane.access import admit, is_profilers
+from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.ray_jobs import RayJobs
 from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
 from services.storage.errors import NotAuthorized
-from services.storage.tables import TokenRow
-from services.storage.tokens import is_use_worth_noting, note_use
+from services.storage.tokens import Admission, is_use_worth_noting, note_use
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The database, the blob store, Ray and the profiler's Serve app."""
+    """The database, the blob store, Ray, the profiler's Serve app, and the identity provider where there is one."""
 
     settings: Settings
     database: Database
     store: BlobStore
     ray: RayJobs
     profiler: httpx.Client
+    identity_provider: IdentityProvider | None
     runnable: threading.Event = field(default_factory=threading.Event)  # set where a job may have become so
 
 
@@ -61,16 +62,16 @@ Token = Annotated[str, Depends(_token)]
 
 @dataclass(frozen=True, kw_only=True)
 class Administrator:
-    """Who manages tokens: the session of the request, and the token that it showed."""
+    """Who manages tokens: the session of the request, and what he was let in to."""
 
     session: Session
-    token: TokenRow
+    admission: Admission
 
 
 def _reading(parts: AllParts, token: Token) -> Iterator[Session]:
     with parts.database.reading() as session:
-        admitted = admit(session, token, Scope.READ)
-        noted = admitted.id if admitted is not None and is_use_worth_noting(session, admitted) else None
+        shown = admit(session, token, Scope.READ, parts.identity_provider).token
+        noted = shown.id if shown is not None and is_use_worth_noting(session, shown) else None
         session.rollback()  # no connection waits with the request for a thread
         if noted is not None:
             # A note may be lost, a read not.
@@ -89,21 +90,20 @@ def _reading_documents(parts: AllParts, token: Token) -> Iterator[Session]:
 
 def _writing(parts: AllParts, token: Token) -> Iterator[Session]:
     with parts.database.writing.begin() as session:
-        _admit_to_write(session, token, Scope.SUBMIT)
+        _admit_to_write(parts, session, token, Scope.SUBMIT)
         yield session
 
 
 def _administering(parts: AllParts, token: Token) -> Iterator[Administrator]:
     with parts.database.writing.begin() as session:
-        yield Administrator(session=session, token=_admit_to_write(session, token, Scope.ADMIN))
+        yield Administrator(session=session, admission=_admit_to_write(parts, session, token, Scope.ADMIN))
 
 
-def _admit_to_write(session: Session, token: str, needed: Scope) -> TokenRow:
-    admitted = admit(session, token, needed)
-    assert admitted is not None, "a worker only reads"
-    if is_use_worth_noting(session, admitted):
-        note_use(session, admitted.id)
-    return admitted
+def _admit_to_write(parts: Parts, session: Session, token: str, needed: Scope) -> Admission:
+    admission = admit(session, token, needed, parts.identity_provider)
+    if admission.token is not None and is_use_worth_noting(session, admission.token):
+        note_use(session, admission.token.id)
+    return admission
 
 
 def _reporting(parts: AllParts) -> Iterator[Session]:

@@ -2,10 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.client.schemas import Scope
 
 MEBIBYTE = 1 << 20
 
@@ -42,6 +44,21 @@ class Settings(BaseSettings):
     profiler_url: str = "http://127.0.0.1:8001"
     profiler_token: Annotated[SecretStr, Field(min_length=16)]  # shared with it
     first_token_path: Path | None = None  # of a secret that is made a token of scope `operator` at each start
+
+    oidc_issuer: Annotated[str, StringConstraints(pattern=r"^https://[^\s?#]+$")] | None = None  # whose JWTs are let in
+    oidc_audience: Annotated[str, StringConstraints(min_length=1)] | None = None  # whom they must be meant for
+    oidc_project_claim: str = "project"
+    oidc_scope_claim: str = "scope"
+    oidc_scopes: Annotated[dict[str, Scope], Field(min_length=1)] = {scope.value: scope for scope in Scope}
+    oidc_refresh_seconds: float = Field(default=30.0, ge=1)  # the issuer is asked for a key at most so often
+
+    @model_validator(mode="after")
+    def _audience_is_named(self) -> Self:
+        if self.oidc_issuer is not None and self.oidc_audience is None:
+            raise ValueError(
+                "oidc_audience must be set where oidc_issuer is: JWTs that are meant for others would be let in"
+            )
+        return self
 
     @property
     def database(self) -> str:

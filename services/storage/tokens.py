@@ -1,7 +1,8 @@
 """The tokens of users: random, shown once, kept as digests, each of one project and scope."""
 
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -17,8 +18,18 @@ SHORTEST_SECRET = 16
 USE_SECONDS = 3600.0  # between notes of a token's use
 
 
-def create_token(session: Session, submission: TokenSubmission, by: TokenRow) -> TokenSecret:
-    """A new token with its secret; it does not outlive the one that asks for it.
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """Who was let in, whatever was shown: to which project, for what, and until when."""
+
+    project: str
+    scope: Scope
+    expires_at: datetime | None = None
+    token: TokenRow | None = None  # where one of these tokens was shown
+
+
+def create_token(session: Session, submission: TokenSubmission, by: Admission) -> TokenSecret:
+    """A new token with its secret; it does not outlive the one that was shown for it.
 
     Raises:
         Forbidden: its scope is above that of who asks, or its project is another and who asks is no operator.
@@ -100,7 +111,7 @@ def list_tokens(session: Session, project: str) -> list[TokenRecord]:
     return [_record(row) for row in session.scalars(own)]
 
 
-def revoke_token(session: Session, token_id: str, by: TokenRow) -> TokenRecord:
+def revoke_token(session: Session, token_id: str, by: Admission) -> TokenRecord:
     """The token, good for nothing from now on.
 
     Raises:

@@ -48,7 +48,12 @@ def parts(tmp_path: Path, migrated_file: Path, ray: FakeRay, profiler: FakeProfi
     database = open_database(settings.database)
     with httpx.Client(base_url="http://profiler", transport=httpx.MockTransport(profiler)) as client:
         yield Parts(
-            settings=settings, database=database, store=FolderStore(tmp_path / "blobs"), ray=ray, profiler=client
+            settings=settings,
+            database=database,
+            store=FolderStore(tmp_path / "blobs"),
+            ray=ray,
+            profiler=client,
+            identity_provider=None,
         )
     database.engine.dispose()
 

@@ -65,7 +65,7 @@ def test_events_arrive_as_they_happen_and_the_last_one_ends_the_stream(database:
     job = a_job(database)
 
     async def read() -> list[str | None]:
-        stream = event_stream(database, FIRST_TOKEN, job, 0, poll_seconds=0.01)
+        stream = event_stream(database, None, FIRST_TOKEN, job, 0, poll_seconds=0.01)
         kinds = [(await anext(stream)).event]
         rest = asyncio.create_task(_kinds(stream))
         a_started_worker(database)
@@ -90,7 +90,7 @@ def test_a_stream_ends_with_its_token(api: TestClient, database: Database):
     made = api.post("tokens", json={"name": "a watcher", "scope": "read"}).json()
 
     async def read() -> list[str | None]:
-        stream = event_stream(database, made["secret"], job, 0, poll_seconds=0.01)
+        stream = event_stream(database, None, made["secret"], job, 0, poll_seconds=0.01)
         first = (await anext(stream)).event
         assert api.delete(f"tokens/{made['record']['id']}").status_code == 200
         return [first, *await asyncio.wait_for(_kinds(stream), timeout=20)]

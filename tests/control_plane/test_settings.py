@@ -40,3 +40,17 @@ def test_an_instance_must_be_a_plain_word(instance: str):
 def test_the_profilers_token_must_be_set_and_long(token: dict[str, str]):
     with pytest.raises(ValidationError, match="profiler_token"):
         Settings(**token)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"oidc_issuer": "http://login.example", "oidc_audience": "fasterseg"}, "oidc_issuer"),
+        ({"oidc_issuer": "https://login.example"}, "oidc_audience must be set"),
+        ({"oidc_scopes": {"everyone": "everything"}}, "oidc_scopes"),
+        ({"oidc_scopes": {}}, "oidc_scopes"),
+    ],
+)
+def test_an_identity_provider_is_named_whole(values: dict[str, object], field: str):
+    with pytest.raises(ValidationError, match=field):
+        Settings(profiler_token=TOKEN, **values)

@@ -92,7 +92,8 @@ async def stream(
     job_id: Existing, parts: AllParts, token: Token, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's history after an event as server-sent events, as it happens, until the job is over."""
-    async for event in event_stream(parts.database, token, job_id, after if last_event_id is None else last_event_id):
+    start = after if last_event_id is None else last_event_id
+    async for event in event_stream(parts.database, parts.identity_provider, token, job_id, start):
         yield event
 
 

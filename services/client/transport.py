@@ -198,7 +198,7 @@ def _problem(response: httpx.Response) -> Problem:
 
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:
-    if not response.is_server_error:
+    if not response.is_server_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
         return None
     seconds = response.headers.get("Retry-After", "0")
     return float(seconds) if seconds.isdecimal() else 0.0  # the header may hold a date instead

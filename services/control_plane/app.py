@@ -1,4 +1,4 @@
-"""The REST application: routers under /api/v1, problems, the body limit, metrics, and the documentation at /docs."""
+"""The REST application: routers under /api/v1, problems, limits, metrics, and the documentation at /docs."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from services.control_plane.metrics import open_registry
 from services.control_plane.parts import Parts, ReadSession
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
+from services.control_plane.rate_limits import RateLimits
 from services.control_plane.request_times import RequestTimes
 from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables, tokens
 from services.control_plane.security_headers import SecurityHeaders
@@ -30,6 +31,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
         max_blob_bytes=parts.settings.max_blob_bytes,
         blob_prefix=f"{PREFIX}/blobs/",
     )
+    app.add_middleware(RateLimits, settings=parts.settings, prefix=PREFIX)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestTimes, registry=registry)  # the last is the outermost: refused bodies are requests, too
     for module in (jobs, architectures, latency_tables, artifacts, attempts, tokens, health):

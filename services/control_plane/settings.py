@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     public_url: str | None = None  # how workers reach this process; its own address where it is left out
     max_document_bytes: int = 32 * MEBIBYTE
     max_blob_bytes: int = 4096 * MEBIBYTE
+    requests_per_second: float = Field(default=500.0, gt=0)  # of a token, and of an address's other requests
+    request_burst: int = Field(default=2000, ge=1)  # at once, after a pause
+    failures_per_minute: float = Field(default=120.0, ge=1)  # of an address: tokens that are refused
 
     ray_address: str = "http://127.0.0.1:8265"
     ray_token_path: Path | None = None  # of the token that Ray's API asks for

@@ -33,10 +33,11 @@ def test_delays_grow_while_the_service_is_away() -> None:
     assert slept == pytest.approx([0.1, 0.2, 0.4])
 
 
-def test_retry_after_is_honoured() -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(status: int) -> None:
     slept: list[float] = []
 
-    with answering(httpx.Response(503, headers={"Retry-After": "7"}), httpx.Response(200)) as http:
+    with answering(httpx.Response(status, headers={"Retry-After": "7"}), httpx.Response(200)) as http:
         get(http, slept.append)
 
     assert slept == [7.0]

@@ -18,8 +18,8 @@ from benchmarks.measuring import alone_on, result_of, setting_of
 from fasterseg_core.config import Engine, Precision, ProfileConfig
 from fasterseg_core.latency_table import RowState
 from fasterseg_core.search_space import Resolution
+from fasterseg_core.table_rows import neighbours_of
 from services.profiler.engines import open_runner
-from services.profiler.neighbours import neighbours_of
 from services.profiler.table_builder import build_table, measured_ms
 
 

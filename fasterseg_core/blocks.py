@@ -1,4 +1,4 @@
-"""The module of an OperatorSpec, the shapes that it reads, and the neighbours between which tables measure it."""
+"""The module of an OperatorSpec, and the neighbours between which tables measure it."""
 
 import torch
 from torch import Tensor, nn
@@ -64,19 +64,3 @@ def with_random_norms(module: nn.Module, seed: int = 0) -> nn.Module:
             assert values is not None, "every batch norm of this project is affine and tracks its statistics"
             values.data = low + 0.8 * torch.rand(values.shape, generator=generator)
     return module.eval()
-
-
-def input_shapes(spec: OperatorSpec) -> tuple[tuple[int, int, int, int], ...]:
-    """The shapes (1, C, H, W) of what the operator reads; two for CONCAT."""
-    match spec.operator:
-        case Structure.UPSAMPLE:
-            return ((1, spec.c_in, -(-spec.height // spec.stride), -(-spec.width // spec.stride)),)
-        case Structure.CONCAT:
-            return (
-                (1, spec.c_in, spec.height, spec.width),
-                (1, spec.c_out - spec.c_in, spec.height, spec.width),
-            )
-        case Structure.NEIGHBOURS:
-            return ((1, NEIGHBOUR_CHANNELS, spec.height, spec.width),)
-        case _:
-            return ((1, spec.c_in, spec.height, spec.width),)

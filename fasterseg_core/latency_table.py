@@ -57,6 +57,11 @@ class LatencyRow:
         if self.samples < 0:
             raise ValueError(f"samples {self.samples} must not be negative")
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it was measured without doubt; any other is measured anew where a table is taken over."""
+        return self.state is RowState.MEASURED and not self.reason
+
     def to_document(self) -> dict[str, object]:
         """The row as plain JSON values; a clock only where there is one."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -103,6 +103,22 @@ class OperatorSpec:
         return self.operator is Operator.SKIP and self.stride == 1 and self.c_in == self.c_out
 
 
+def input_shapes(spec: OperatorSpec) -> tuple[tuple[int, int, int, int], ...]:
+    """The shapes (1, C, H, W) of what the operator reads; two for CONCAT."""
+    match spec.operator:
+        case Structure.UPSAMPLE:
+            return ((1, spec.c_in, -(-spec.height // spec.stride), -(-spec.width // spec.stride)),)
+        case Structure.CONCAT:
+            return (
+                (1, spec.c_in, spec.height, spec.width),
+                (1, spec.c_out - spec.c_in, spec.height, spec.width),
+            )
+        case Structure.NEIGHBOURS:
+            return ((1, NEIGHBOUR_CHANNELS, spec.height, spec.width),)
+        case _:
+            return ((1, spec.c_in, spec.height, spec.width),)
+
+
 def stem_convolutions(c_out: int) -> tuple[tuple[int, int, int], ...]:
     """The (c_in, c_out, downsample rate after it) of the stem's five convolutions (appendix A)."""
     half = c_out // 2

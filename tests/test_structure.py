@@ -21,6 +21,7 @@ LIGHT = (
     "latency_table",
     "operator_specs",
     "search_space",
+    "table_rows",
 )
 
 STANDARD_LIBRARY = {*sys.stdlib_module_names}

@@ -13,10 +13,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fasterseg_core.blocks import build_operator, input_shapes, neighbour_after, neighbour_before
+from fasterseg_core.blocks import build_operator, neighbour_after, neighbour_before
 from fasterseg_core.latency_table import LatencyRow, RowState
-from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure
-from fasterseg_core.search_space import DOWNSAMPLE_RATES, Operator
+from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, Structure, input_shapes
+from fasterseg_core.search_space import Operator
+from fasterseg_core.table_rows import has_after, has_before
 from services.profiler.runners import Workload, random_workload
 
 # An engine may do nothing for these, or do them with what is beside them; nothing else takes no time.
@@ -34,9 +35,9 @@ class Between(nn.Module):
         super().__init__()
         self.operator = build_operator(spec)
         self.before = (
-            nn.ModuleList(neighbour_before(shape[1]) for shape in input_shapes(spec)) if _has_before(spec) else None
+            nn.ModuleList(neighbour_before(shape[1]) for shape in input_shapes(spec)) if has_before(spec) else None
         )
-        self.after = neighbour_after(spec.c_out) if _has_after(spec) else nn.Identity()
+        self.after = neighbour_after(spec.c_out) if has_after(spec) else nn.Identity()
 
     def forward(self, *maps: Tensor) -> Tensor:
         read = maps if self.before is None else [layer(x) for layer, x in zip(self.before, maps, strict=True)]
@@ -47,20 +48,9 @@ class Between(nn.Module):
 def workload_between(spec: OperatorSpec) -> Workload:
     """An operator between its neighbours."""
     shapes = input_shapes(spec)
-    if _has_before(spec):
+    if has_before(spec):
         shapes = tuple((1, NEIGHBOUR_CHANNELS, height, width) for _, _, height, width in shapes)
     return random_workload(partial(Between, spec), shapes)
-
-
-def neighbours_of(spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
-    """The neighbours, with nothing between, of each map that an operator reads or writes."""
-    maps = [shape[1:] for shape in input_shapes(spec)] if _has_before(spec) else []
-    if _has_after(spec):
-        maps.append((spec.c_out, *spec.output_size))
-    return tuple(
-        OperatorSpec(operator=Structure.NEIGHBOURS, c_in=channels, c_out=channels, height=height, width=width)
-        for channels, height, width in maps
-    )
 
 
 def without_neighbours(
@@ -92,12 +82,3 @@ def without_neighbours(
 def time_of(neighbours: Sequence[LatencyRow]) -> float:
     """Milliseconds of the neighbours around an operator: of each map half of what both of its neighbours take."""
     return sum(row.milliseconds for row in neighbours) / 2
-
-
-def _has_before(spec: OperatorSpec) -> bool:
-    return spec.operator not in (Structure.STEM, Structure.NEIGHBOURS)
-
-
-def _has_after(spec: OperatorSpec) -> bool:
-    is_last = spec.operator is Structure.UPSAMPLE and spec.stride == DOWNSAMPLE_RATES[0]
-    return spec.operator is not Structure.NEIGHBOURS and not is_last

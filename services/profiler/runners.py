@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
+from fasterseg_core.blocks import build_operator, with_random_norms
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.onnx_export import export_onnx
-from fasterseg_core.operator_specs import OperatorSpec
+from fasterseg_core.operator_specs import OperatorSpec, input_shapes
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32 | np.uint8]]  # the latter of labels
 

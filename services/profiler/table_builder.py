@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 
 from fasterseg_core.config import NUM_CLASSES, ProfileConfig
 from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable, RowState
-from fasterseg_core.operator_specs import OperatorSpec, Structure, space_specs
-from services.profiler.neighbours import neighbours_of, time_of, without_neighbours, workload_between
+from fasterseg_core.operator_specs import OperatorSpec
+from fasterseg_core.table_rows import asked_rows, canary_spec, neighbours_around, neighbours_of
+from services.profiler.neighbours import time_of, without_neighbours, workload_between
 from services.profiler.protocol import MeasurementProgress, measure, protocol_of
 from services.profiler.runners import Runner, Workload, operator_workload
 
@@ -31,7 +32,7 @@ def build_table(
         MeasurementError: not even the canary could be measured.
     """
     rows = dict(known or {})
-    canary, asked = _asked(config)
+    canary, asked = asked_rows(config)
     can_err_ms = math.inf if config.accept_noise else runner.identity.clock_error_ms
     workload = operator_workload if config.alone else workload_between
     specs = {spec.key: spec for spec in asked}
@@ -41,23 +42,17 @@ def build_table(
         runner,
         protocol_of(config),
         {spec.key: row for spec, row in rows.items()},
-        measured_ms(canary, _around(config, canary), rows),
+        measured_ms(canary, neighbours_around(config, canary), rows),
     )
     for progress in measuring:
         finished = {}
         for key in sorted(progress.finished, key=list(specs).index):  # an operator's row needs its neighbours'
-            around = [rows[neighbour] for neighbour in _around(config, specs[key])]
+            around = [rows[neighbour] for neighbour in neighbours_around(config, specs[key])]
             finished[key] = rows[specs[key]] = without_neighbours(
                 specs[key], progress.finished[key], around, can_err_ms
             )
         yield replace(progress, finished=finished)
     return LatencyTable(fingerprint(config, runner), {spec: rows[spec] for spec in asked})
-
-
-def canary_spec(specs: Collection[OperatorSpec]) -> OperatorSpec:
-    """The operator whose time is watched throughout: one of middling size."""
-    operators = _by_size(spec for spec in specs if spec.operator is not Structure.NEIGHBOURS)
-    return operators[len(operators) // 2]
 
 
 def canary_of(rows: Rows) -> tuple[Workload, float | None]:
@@ -100,20 +95,3 @@ def fingerprint_differences(earlier: Fingerprint, now: Fingerprint) -> list[str]
         for name in before
         if before[name] != after[name]
     ]
-
-
-def _asked(config: ProfileConfig) -> tuple[OperatorSpec, Collection[OperatorSpec]]:
-    """The canary, and everything to measure in this order: the canary first, all neighbours before the operators."""
-    specs = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
-    canary = canary_spec(specs)
-    operators = [canary, *_by_size(specs)[config.part - 1 :: config.parts]]  # by size: parts are alike
-    neighbours = (neighbour for spec in operators for neighbour in _around(config, spec))
-    return canary, dict.fromkeys((*_around(config, canary), canary, *neighbours, *operators))
-
-
-def _around(config: ProfileConfig, spec: OperatorSpec) -> tuple[OperatorSpec, ...]:
-    return () if config.alone else neighbours_of(spec)
-
-
-def _by_size(specs: Iterable[OperatorSpec]) -> list[OperatorSpec]:
-    return sorted(specs, key=lambda spec: (spec.macs, spec.key))

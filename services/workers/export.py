@@ -13,11 +13,12 @@ from fasterseg_core.latency_calibration import Calibration
 from fasterseg_core.latency_table import LatencyEstimate, LatencyRow, LatencyTable, RowState, estimate
 from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
+from fasterseg_core.table_rows import canary_spec
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.profiler.protocol import measure, protocol_of
 from services.profiler.runners import MeasurementError, Runner, Workload, operator_workload, verify
-from services.profiler.table_builder import canary_of, canary_spec
+from services.profiler.table_builder import canary_of
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
 from services.workers.measuring import runner_alone

@@ -9,7 +9,7 @@ from typing import cast
 
 from fasterseg_core.checkpoint import CheckpointKind
 from fasterseg_core.config import ProfileConfig
-from fasterseg_core.latency_table import Fingerprint, LatencyTable, LatencyTableDocument, RowState
+from fasterseg_core.latency_table import Fingerprint, LatencyTable, LatencyTableDocument
 from fasterseg_core.operator_specs import OperatorSpec
 from services.client.attempt import AttemptClient
 from services.profiler.protocol import MeasurementProgress
@@ -85,5 +85,5 @@ def _named_table(table_id: str, now: Fingerprint, attempt: AttemptClient) -> Lat
             f"inputs.latency_table: rows of latency table {table_id[:12]} cannot be taken over, "
             f"its {'; its '.join(differing)}; leave it out to measure every row"
         )
-    rows = {spec: row for spec, row in table.rows.items() if row.state is RowState.MEASURED and not row.reason}
+    rows = {spec: row for spec, row in table.rows.items() if row.is_sound}
     return LatencyTable(now, rows)

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.blocks import build_operator
 from fasterseg_core.config import Role
 from fasterseg_core.derive import derive
 from fasterseg_core.network import SegmentationNetwork
-from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
+from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, input_shapes, space_specs
 from fasterseg_core.search_space import Resolution
 from tests.builders import a_relaxation, a_resolution, a_search_space, an_architecture
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fasterseg_core.architecture import TABLE_7
-from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
+from fasterseg_core.blocks import build_operator, with_random_norms
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.onnx_export import export_onnx
-from fasterseg_core.operator_specs import OperatorSpec
+from fasterseg_core.operator_specs import OperatorSpec, input_shapes
 from fasterseg_core.search_space import OPERATORS
 from tests.builders import an_architecture
 

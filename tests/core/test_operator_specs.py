@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterseg_core.architecture import TABLE_7
-from fasterseg_core.blocks import build_operator, input_shapes
+from fasterseg_core.blocks import build_operator
 from fasterseg_core.config import Role
 from fasterseg_core.derive import derive
 from fasterseg_core.network import SegmentationNetwork
-from fasterseg_core.operator_specs import OperatorSpec, Structure, architecture_specs, cell_spec, space_specs
+from fasterseg_core.operator_specs import (
+    OperatorSpec,
+    Structure,
+    architecture_specs,
+    cell_spec,
+    input_shapes,
+    space_specs,
+)
 from fasterseg_core.search_space import BRANCH_PAIRS, OPERATORS, Operator, Resolution, SearchSpace
 from tests.builders import a_certain_relaxation, a_relaxation, a_resolution, a_search_space, an_architecture
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fasterseg_core.blocks import input_shapes
 from fasterseg_core.latency_table import RowState
-from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, space_specs
+from fasterseg_core.operator_specs import NEIGHBOUR_CHANNELS, OperatorSpec, input_shapes, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
+from fasterseg_core.table_rows import neighbours_of
 from services.profiler.cpu_timing import CLOCK_ERROR_MS
-from services.profiler.neighbours import Between, neighbours_of, time_of, without_neighbours, workload_between
+from services.profiler.neighbours import Between, time_of, without_neighbours, workload_between
 from tests.builders import a_latency_row
 
 SPACE = SearchSpace(num_layers=3, expansion_ratios=(1, 2), student_ratio=2)

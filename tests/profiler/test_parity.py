@@ -17,10 +17,10 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fasterseg_core.blocks import build_operator, input_shapes, with_random_norms
+from fasterseg_core.blocks import build_operator, with_random_norms
 from fasterseg_core.config import Engine
 from fasterseg_core.onnx_export import export_onnx
-from fasterseg_core.operator_specs import OperatorSpec, Structure
+from fasterseg_core.operator_specs import OperatorSpec, Structure, input_shapes
 from fasterseg_core.search_space import OPERATORS, Operator
 from services.profiler.engines import open_runner
 from services.profiler.runners import Array, MeasurementError, Runner, RunnerIdentity, Workload, verify

@@ -7,11 +7,12 @@ from fasterseg_core.config import DatasetName, Engine, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
 from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
+from fasterseg_core.table_rows import canary_spec, neighbours_of
 from services.profiler.engines import open_runner
-from services.profiler.neighbours import LEAST_MS, neighbours_of, workload_between
+from services.profiler.neighbours import LEAST_MS, workload_between
 from services.profiler.random_networks import random_architectures
 from services.profiler.runners import MeasurementError, Workload
-from services.profiler.table_builder import build_table, canary_of, canary_spec, fingerprint_differences
+from services.profiler.table_builder import build_table, canary_of, fingerprint_differences
 from tests.profiler.fake_runner import FakeRunner, MacsRunner
 from tests.profiler.test_protocol import drain
 

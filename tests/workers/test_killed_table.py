@@ -13,9 +13,10 @@ from fasterseg_core.config import DatasetName, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable
 from fasterseg_core.operator_specs import space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
+from fasterseg_core.table_rows import neighbours_of
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess, CheckpointRef
-from services.profiler.neighbours import neighbours_of, workload_between
+from services.profiler.neighbours import workload_between
 from services.profiler.runners import Workload
 from services.profiler.table_builder import build_table
 from services.workers.measured_table import measure_table

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
@@ -12,6 +12,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 JsonObject = dict[str, JsonValue]
+
+USAGE = "usage"  # the kind of the event that says what an attempt took
 
 
 class Schema(BaseModel):
@@ -164,8 +166,8 @@ class JobPage(Schema):
 class Event(Schema):
     """One line of a job's history.
 
-    Kinds: queued, started, progress, epoch, checkpoint, requeued, pause_requested, paused, resumed, cancel_requested,
-    succeeded, failed, cancelled.
+    Kinds: queued, started, progress, epoch, checkpoint, usage, requeued, pause_requested, paused, resumed,
+    cancel_requested, succeeded, failed, cancelled.
     """
 
     sequence: int
@@ -360,12 +362,37 @@ class AttemptStatus(Schema):
     stop: bool  # the job was cancelled or paused
 
 
+class PhaseUsage(Schema):
+    """The steps of one phase, the evaluations between its epochs, and the time that each took in all."""
+
+    steps: int = Field(ge=0)
+    step_seconds: float = Field(ge=0)
+    evaluations: int = Field(ge=0)
+    evaluation_seconds: float = Field(ge=0)
+
+
+class Usage(Schema):
+    """What an attempt took on its machine: `seconds` from its beginning to its end, phases and the rest."""
+
+    device: str = Field(max_length=200)
+    seconds: float = Field(ge=0)
+    phases: dict[str, PhaseUsage]
+    peak_memory_bytes: int = Field(ge=0)
+    peak_gpu_memory_bytes: int | None = Field(default=None, ge=0)  # of torch's tensors
+
+
 class WorkerEvent(Schema):
     """One event of a worker; `worker_sequence` makes a repeated delivery harmless."""
 
     worker_sequence: int = Field(ge=0)
     kind: str = Field(max_length=40, pattern="^[a-z_]+$")
     data: JsonObject
+
+    @model_validator(mode="after")
+    def _usage_is_one(self) -> Self:
+        if self.kind == USAGE:
+            Usage.model_validate(self.data)
+        return self
 
 
 class WorkerEvents(Schema):

@@ -86,6 +86,7 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
     """The Ray task."""
     from services.workers.execution import execute  # brings torch, which the driver does not need
     from services.workers.job import Job
+    from services.workers.metering import Meter, MeteredAttempt, device_name
 
     job = Job(
         kind=assignment.kind,
@@ -98,7 +99,14 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
         lock_dir=settings.lock_dir,
         cpus=settings.job_cpus,
     )
-    with _client(assignment, settings) as attempt:
+    with MeteredAttempt(
+        settings.control_plane_url,
+        settings.submission_id,
+        token=assignment.token,
+        heartbeat_seconds=assignment.heartbeat_seconds,
+        device=device_name(job.device, job.cpus),
+        meter=Meter(),
+    ) as attempt:
         execute(job, attempt)
 
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from fastapi.testclient import TestClient
 
-from services.client.schemas import JobKind
+from services.client.schemas import JobKind, JsonObject
 from services.control_plane.parts import Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
@@ -17,6 +17,7 @@ from tests.storage.builders import (
     a_progress,
     a_started_worker,
     a_success,
+    a_usage,
     end_backoff,
 )
 
@@ -83,6 +84,20 @@ def test_a_worker_reports_until_its_job_has_succeeded(api: TestClient, parts: Pa
         runnable = claim_job(session)
         assert runnable is not None
         assert runnable.id == search
+
+
+def test_what_an_attempt_took_is_checked_like_everything_else(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    worker = a_started_worker(database)
+    path, usage = f"attempts/{worker.submission_id}/events", a_usage().model_dump(mode="json")
+
+    def told(data: JsonObject) -> int:
+        items = [{"worker_sequence": 0, "kind": "usage", "data": data}]
+        return api.post(path, json={"items": items}, headers=as_worker(worker)).status_code
+
+    assert told({**usage, "seconds": -1.0}) == 422
+    assert told(usage) == 200
+    assert api.get(f"jobs/{job}/events").json()["items"][-1]["data"] == usage
 
 
 def test_a_worker_that_lost_its_lease_is_told_so(api: TestClient, database: Database):

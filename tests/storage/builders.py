@@ -22,7 +22,9 @@ from services.client.schemas import (
     JobKind,
     JobSubmission,
     JsonObject,
+    PhaseUsage,
     Progress,
+    Usage,
 )
 from services.storage.artifacts import record_blob
 from services.storage.attempts import open_attempt
@@ -105,6 +107,16 @@ def a_checkpoint(body: bytes, epoch: int = 1) -> CheckpointRef:
 
 def a_progress(epoch: int = 1) -> Progress:
     return Progress(phase="search", epoch=epoch, epochs=10, step=1, steps=4, fraction=epoch / 10)
+
+
+def a_usage(seconds: float = 60.0, **phases: PhaseUsage) -> Usage:
+    return Usage(device="a CPU", seconds=seconds, phases=phases, peak_memory_bytes=2_000_000_000)
+
+
+def a_phase(steps: int, step_seconds: float, evaluations: int = 0, evaluation_seconds: float = 0.0) -> PhaseUsage:
+    return PhaseUsage(
+        steps=steps, step_seconds=step_seconds, evaluations=evaluations, evaluation_seconds=evaluation_seconds
+    )
 
 
 def a_success(kind: JobKind) -> AttemptSuccess:

@@ -11,13 +11,14 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
 from .architecture_diff import architecture_diff
-from .cli_connection import DEFAULT_URL, AsJson, Url, first_error, print_json, service, watch_to_the_end
+from .cli_connection import DEFAULT_URL, FAILED, AsJson, Url, first_error, print_json, service, watch_to_the_end
 from .cli_programs import TO_ANOTHER_PROGRAM, run_core, run_service
 from .client import FasterSegClient
 from .display import job_details, job_table
 from .lut_cli import lut_app
+from .plan_display import plan_details
 from .progress import status, title
-from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Preset
+from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Plan, Preset
 from .token_cli import token_app
 
 app = typer.Typer(
@@ -64,14 +65,31 @@ def submit(
     priority: Annotated[
         int, typer.Option(min=-100, max=100, help="Of two jobs that can run the higher starts first.")
     ] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Submit nothing: say what it would be, and take. Exits with 1 if refused.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Submit a job and print its id. What is not configured is as in the preset."""
+    if plan and wait:
+        raise typer.BadParameter("--plan submits nothing that could be waited for", param_hint="--wait")
     configuration = _configuration(spec, settings or [])
     job_inputs = _inputs(inputs or [])
     with service(url) as client:
+        if plan:
+            planned = client.plan(
+                kind,
+                configuration,
+                preset=preset,
+                after=after or [],
+                inputs=job_inputs,
+                name=name,
+                priority=priority,
+            )
+            _show_plan(planned, as_json)
+            return
         job = client.submit(
             kind,
             configuration,
@@ -238,6 +256,15 @@ def add_architecture(
     """Add an architecture to the service and print its id, for inputs.architecture of a retrain job."""
     with service(url) as client:
         typer.echo(client.add_architecture(TypeAdapter(JsonObject).validate_json(file.read())).id)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+    else:
+        Console().print(plan_details(plan))
+    if plan.missing_rows:
+        raise typer.Exit(FAILED)
 
 
 def _document(client: FasterSegClient, name: str) -> JsonObject:

@@ -33,6 +33,7 @@ from .schemas import (
     LatencyTablePage,
     LatencyTableSubmission,
     LatencyTableSummary,
+    Plan,
     Preset,
     Scope,
     TokenPage,
@@ -84,17 +85,26 @@ class FasterSegClient:
         idempotency_key: str | None = None,
     ) -> Job:
         """The accepted job; submitting again with the same key and values returns the same job."""
-        submission = JobSubmission(
-            kind=JobKind(kind),
-            preset=Preset(preset),
-            spec=spec or {},
-            after=list(after),
-            inputs=inputs or Inputs(),
-            name=name,
-            priority=priority,
-        )
+        submission = _submission(kind, spec, preset, after, inputs, name, priority)
         key = idempotency_key or uuid.uuid4().hex
         return parsed(Job, self._post("jobs", submission, headers={"Idempotency-Key": key}))
+
+    def plan(
+        self,
+        kind: JobKind | str,
+        spec: JsonObject | None = None,
+        *,
+        preset: Preset | str = Preset.PAPER,
+        after: Iterable[str] = (),
+        inputs: Inputs | None = None,
+        name: str | None = None,
+        priority: int = 0,
+    ) -> Plan:
+        """What a submission of the same values would be, with its steps and its estimated cost; nothing is submitted.
+
+        Refused as it would be, but for rows that a search's latency table lacks: these are named.
+        """
+        return parsed(Plan, self._post("plans", _submission(kind, spec, preset, after, inputs, name, priority)))
 
     def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[Job]:
         """All jobs, or those of a state or kind, newest first, fetched page by page."""
@@ -285,6 +295,26 @@ class FasterSegClient:
         self, path: str, body: BaseModel | None = None, *, headers: dict[str, str] | None = None
     ) -> httpx.Response:
         return send(self._http, build_post(self._http, path, body, headers), patience_seconds=PATIENCE_SECONDS)
+
+
+def _submission(
+    kind: JobKind | str,
+    spec: JsonObject | None,
+    preset: Preset | str,
+    after: Iterable[str],
+    inputs: Inputs | None,
+    name: str | None,
+    priority: int,
+) -> JobSubmission:
+    return JobSubmission(
+        kind=JobKind(kind),
+        preset=Preset(preset),
+        spec=spec or {},
+        after=list(after),
+        inputs=inputs or Inputs(),
+        name=name,
+        priority=priority,
+    )
 
 
 def _write(path: Path, data: bytes) -> Path:

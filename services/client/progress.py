@@ -32,7 +32,7 @@ def details(progress: Progress) -> str:
     if progress.steps:
         parts.append(f"step {progress.step}/{progress.steps}")
     if progress.seconds_left is not None:
-        parts.append(f"eta {_clock(progress.seconds_left)}")
+        parts.append(f"eta {clock(progress.seconds_left)}")
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4g}")
     if progress.latency_ms is not None:
@@ -102,7 +102,7 @@ def _fraction(job: Job) -> float:
     return job.progress.fraction if job.progress is not None else 0.0
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -163,6 +163,55 @@ class JobPage(Schema):
     next_cursor: str | None
 
 
+class PlannedInput(Schema):
+    """What a job would read."""
+
+    name: str
+    id: str | None  # a digest, or of network and teacher the id of a retrain job; null where it is not made yet
+    job: JobId | None  # of `after`, which makes it; null where the submission names it
+    about: str | None  # a latency table's engine, device, precision and resolution
+
+
+class PlannedRows(Schema):
+    """The rows of the table that a profile job would make."""
+
+    to_measure: int
+    taken_over: int  # from the table in `inputs`, if its fingerprint turns out to be the same
+
+
+class PlannedPhase(Schema):
+    name: str
+    steps: int | None  # null where an epoch is one pass over data that no job has counted
+
+
+class CostEstimate(Schema):
+    """What a job would take once it has started, as an earlier job of the same shape took.
+
+    Of the same shape: of this kind and project, with equal settings as far as these cost time or memory.
+    """
+
+    seconds: float | None
+    peak_memory_bytes: int | None
+    peak_gpu_memory_bytes: int | None  # of torch's tensors; null also where there was no GPU
+    job: JobId | None  # the earlier one
+    device: str | None  # on which that ran
+    reason: str | None  # why seconds is null, and how to change that
+
+
+class Plan(Schema):
+    """What a submission would be: nothing was stored, and nothing runs."""
+
+    kind: JobKind
+    spec: JsonObject  # complete: every default is written out
+    inputs: list[PlannedInput]
+    waits_for: list[JobId]  # of `after`, those that have not succeeded yet
+    missing_rows: list[str]  # of a search: keys that its latency table lacks or has quarantined; it would be refused
+    rows: PlannedRows | None  # of a profile job
+    phases: list[PlannedPhase]  # what steps are counted in; none of an evaluate or export job
+    steps: int | None  # in all
+    estimate: CostEstimate
+
+
 class Event(Schema):
     """One line of a job's history.
 

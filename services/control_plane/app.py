@@ -13,7 +13,16 @@ from services.control_plane.parts import Parts, ReadSession
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
 from services.control_plane.rate_limits import RateLimits
 from services.control_plane.request_times import RequestTimes
-from services.control_plane.routers import architectures, artifacts, attempts, health, jobs, latency_tables, tokens
+from services.control_plane.routers import (
+    architectures,
+    artifacts,
+    attempts,
+    health,
+    jobs,
+    latency_tables,
+    plans,
+    tokens,
+)
 from services.control_plane.security_headers import SecurityHeaders
 
 PREFIX = "/api/v1"
@@ -34,7 +43,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     app.add_middleware(RateLimits, settings=parts.settings, prefix=PREFIX)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestTimes, registry=registry)  # the last is the outermost: refused bodies are requests, too
-    for module in (jobs, architectures, latency_tables, artifacts, attempts, tokens, health):
+    for module in (jobs, plans, architectures, latency_tables, artifacts, attempts, tokens, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 
     @app.get("/metrics", include_in_schema=False)

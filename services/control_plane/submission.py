@@ -1,6 +1,7 @@
 """Submissions: everything that can be known to be wrong is said before a job is accepted."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,32 @@ _SPECS: dict[JobKind, TypeAdapter[JobConfig]] = {
 PRESETS: dict[Preset, dict[str, JobConfig]] = {Preset.PAPER: PAPER, Preset.QUICK: QUICK}
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownTable:
+    """What is known of a latency table before it may be measured."""
+
+    origin: str
+    engine: str
+    device: str | None  # None before it is measured
+    precision: str
+    resolution: Resolution
+    num_classes: int
+    entries: frozenset[OperatorSpec]
+    sound_entries: frozenset[OperatorSpec] = frozenset()  # which a profile job that names the table takes over
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedSubmission:
+    """A submission with nothing wrong, but that rows may be missing from the latency table of a search."""
+
+    config: JobConfig
+    spec: JsonObject  # complete
+    parents: list[JobRow]
+    sources: dict[str, str]  # the parent that each input comes from, unless the submission names it
+    table: KnownTable | None
+    missing_rows: list[OperatorSpec]
+
+
 def submit_job(session: Session, submission: JobSubmission, idempotency_key: str | None) -> schemas.Job:
     """The accepted job, or the one that the same key made before.
 
@@ -51,18 +78,37 @@ def submit_job(session: Session, submission: JobSubmission, idempotency_key: str
         earlier = submitted_before(session, project_of(session), submission, idempotency_key)
         if earlier is not None:
             return show_job(session, earlier)
-    spec = parse_spec(submission.kind, submission.spec, submission.preset)
-    parents = _parents(session, submission.after)
-    sources = _sources(submission, spec, parents)
-    _check_inputs(session, submission, spec, sources)
+    checked = check_submission(session, submission, locked_job)  # so that no parent fails before it has this child
+    if checked.table is not None and checked.missing_rows:
+        first, *others = checked.missing_rows
+        more = f" and {len(others)} more" if others else ""
+        raise InvalidRequest.at("spec.space", f"{checked.table.origin} has no entry for {first.key!r}{more}")
     new = NewJob(
         submission=submission,
-        spec=_SPECS[submission.kind].dump_python(spec, mode="json"),
-        sources=sources,
+        spec=checked.spec,
+        sources=checked.sources,
         idempotency_key=idempotency_key,
         project=project_of(session),
     )
     return show_job(session, insert_job(session, new))
+
+
+def check_submission(
+    session: Session, submission: JobSubmission, find: Callable[[Session, str], JobRow]
+) -> CheckedSubmission:
+    """What a submission asks for, its parents found by `find`; refused as by `submit_job`, but for missing rows."""
+    config = parse_spec(submission.kind, submission.spec, submission.preset)
+    parents = _parents(session, submission.after, find)
+    sources = _sources(submission, config, parents)
+    table = _check_inputs(session, submission, config, sources)
+    return CheckedSubmission(
+        config=config,
+        spec=_SPECS[submission.kind].dump_python(config, mode="json"),
+        parents=parents,
+        sources=sources,
+        table=table,
+        missing_rows=_missing_rows(config, table),
+    )
 
 
 def parse_spec(kind: JobKind, spec: JsonObject, preset: Preset = Preset.PAPER) -> JobConfig:
@@ -90,14 +136,14 @@ def _merged(start: JsonObject, changes: JsonObject) -> JsonObject:
     return merged
 
 
-def _parents(session: Session, after: list[str]) -> list[JobRow]:
-    """The jobs in `after`, held so that none fails before this job stands among its children."""
+def _parents(session: Session, after: list[str], find: Callable[[Session, str], JobRow]) -> list[JobRow]:
+    """The jobs in `after`, in the order of their ids."""
     if len(set(after)) < len(after):
         raise InvalidRequest.at("after", "names a job twice")
     parents = []
     for job_id in sorted(after):  # one order for all, so that no two submissions wait for each other
         try:
-            parents.append(locked_job(session, job_id))
+            parents.append(find(session, job_id))
         except NotFound as error:
             raise InvalidRequest.at(f"after.{after.index(job_id)}", error.detail) from error
     for parent in parents:
@@ -159,19 +205,10 @@ def _makers(spec: JobConfig, parents: list[JobRow]) -> dict[str, tuple[list[JobR
 # ---- whether the inputs fit -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """What is known of a latency table before it may be measured."""
-
-    origin: str
-    engine: str
-    precision: str
-    resolution: Resolution
-    num_classes: int
-    entries: frozenset[OperatorSpec]
-
-
-def _check_inputs(session: Session, submission: JobSubmission, spec: JobConfig, sources: dict[str, str]) -> None:
+def _check_inputs(
+    session: Session, submission: JobSubmission, spec: JobConfig, sources: dict[str, str]
+) -> KnownTable | None:
+    """The latency table that the job would read, if any."""
     inputs = submission.inputs
     for name, retrain in (("network", inputs.network), ("teacher", inputs.teacher)):
         if retrain is not None:
@@ -190,7 +227,6 @@ def _check_inputs(session: Session, submission: JobSubmission, spec: JobConfig, 
         case SearchConfig() if table is not None:
             _check_resolution(spec.resolution, table)
             _check_num_classes(NUM_CLASSES[spec.dataset], table.num_classes, table.origin)
-            _check_entries(spec, table)
         case RetrainConfig() if teacher is not None:
             _check_num_classes(NUM_CLASSES[spec.dataset], _num_classes(session, teacher), f"the teacher, job {teacher}")
         case EvaluateConfig() if network is not None:
@@ -201,7 +237,8 @@ def _check_inputs(session: Session, submission: JobSubmission, spec: JobConfig, 
                 message = f"{table.origin} is for {table.num_classes} classes, the network has another number"
                 raise InvalidRequest.at("inputs.latency_table", message)
         case _:
-            return
+            pass
+    return table
 
 
 def _check_retrain_job(session: Session, field: str, job_id: str, after: list[str]) -> None:
@@ -224,7 +261,7 @@ def _check_architecture(session: Session, architecture: str) -> None:
         raise InvalidRequest.at("inputs.architecture", error.detail) from error
 
 
-def _table(session: Session, table_id: str | None, profile_job: str | None) -> _Table | None:
+def _table(session: Session, table_id: str | None, profile_job: str | None) -> KnownTable | None:
     """The named table, or the one that a profile job made or will make; none where neither is given."""
     if table_id is None and profile_job is not None:
         job = find_job(session, profile_job)
@@ -234,13 +271,14 @@ def _table(session: Session, table_id: str | None, profile_job: str | None) -> _
     return None if table_id is None else _measured_table(session, table_id)
 
 
-def _planned_table(job: JobRow) -> _Table:
+def _planned_table(job: JobRow) -> KnownTable:
     spec = parse_spec(job.kind, job.spec)
     assert isinstance(spec, ProfileConfig), "a profile job's spec"
     num_classes = NUM_CLASSES[spec.dataset]
-    return _Table(
+    return KnownTable(
         origin=f"the table of profile job {job.id}",
         engine=spec.engine,
+        device=None,
         precision=spec.precision,
         resolution=spec.resolution,
         num_classes=num_classes,
@@ -248,18 +286,20 @@ def _planned_table(job: JobRow) -> _Table:
     )
 
 
-def _measured_table(session: Session, table_id: str) -> _Table:
+def _measured_table(session: Session, table_id: str) -> KnownTable:
     try:
         table = parse_latency_table(find_latency_table(session, table_id))
     except NotFound as error:
         raise InvalidRequest.at("inputs.latency_table", error.detail) from error
-    return _Table(
+    return KnownTable(
         origin=f"latency table {table_id[:12]}",
         engine=table.fingerprint.engine,
+        device=table.fingerprint.device,
         precision=table.fingerprint.precision,
         resolution=table.fingerprint.resolution,
         num_classes=table.fingerprint.num_classes,
         entries=frozenset(table.rows) - frozenset(table.missing(table.rows)),
+        sound_entries=frozenset(spec for spec, row in table.rows.items() if row.is_sound),
     )
 
 
@@ -267,12 +307,12 @@ def _num_classes(session: Session, retrain_job: str) -> int:
     return NUM_CLASSES[DatasetName(str(find_job(session, retrain_job).spec["dataset"]))]
 
 
-def _check_resolution(wanted: Resolution, table: _Table) -> None:
+def _check_resolution(wanted: Resolution, table: KnownTable) -> None:
     found = table.resolution
     _check_same("spec.resolution", f"{wanted.height}x{wanted.width}", f"{found.height}x{found.width}", table)
 
 
-def _check_same(field: str, wanted: str, found: str, table: _Table) -> None:
+def _check_same(field: str, wanted: str, found: str, table: KnownTable) -> None:
     if wanted != found:
         raise InvalidRequest.at(field, f"{wanted} is not the {found} of {table.origin}")
 
@@ -282,9 +322,9 @@ def _check_num_classes(wanted: int, found: int, origin: str) -> None:
         raise InvalidRequest.at("spec.dataset", f"has {wanted} classes, {origin} is for {found}")
 
 
-def _check_entries(spec: SearchConfig, table: _Table) -> None:
-    needed = space_specs(spec.space, spec.resolution, NUM_CLASSES[spec.dataset])
-    missing = [operator for operator in needed if operator not in table.entries]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InvalidRequest.at("spec.space", f"{table.origin} has no entry for {missing[0].key!r}{more}")
+def _missing_rows(config: JobConfig, table: KnownTable | None) -> list[OperatorSpec]:
+    """What a search needs of its table and does not find there."""
+    if table is None or not isinstance(config, SearchConfig):
+        return []
+    needed = space_specs(config.space, config.resolution, NUM_CLASSES[config.dataset])
+    return [operator for operator in needed if operator not in table.entries]

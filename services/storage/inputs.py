@@ -35,6 +35,12 @@ def network_of(session: Session, retrain_job: str) -> str | None:
     return session.scalar(artifact)
 
 
+def trained_architecture(session: Session, retrain_job: str) -> str | None:
+    """The digest of the architecture that a retrain job trained; none before it has."""
+    trained = select(DerivedArchitectureRow.architecture).where(DerivedArchitectureRow.job == retrain_job)
+    return session.scalar(trained)
+
+
 def _made_by(session: Session, job: JobRow, name: str, source: str) -> str | None:
     match name:
         case "latency_table":

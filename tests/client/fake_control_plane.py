@@ -23,6 +23,7 @@ from services.client.schemas import (
     Assignment,
     AttemptStatus,
     CheckpointRef,
+    CostEstimate,
     Estimate,
     EstimateRequest,
     EstimateResponse,
@@ -42,6 +43,8 @@ from services.client.schemas import (
     LatencyTablePage,
     LatencyTableSubmission,
     LatencyTableSummary,
+    Plan,
+    PlannedPhase,
     Problem,
     Progress,
     Reason,
@@ -133,6 +136,33 @@ def a_failed_job(message: str = "resolution 64 x 64 is too small\nfor this crop"
     )
 
 
+def an_estimate(**values: object) -> CostEstimate:
+    defaults = {
+        "seconds": 37_000.0,
+        "peak_memory_bytes": 9_500_000_000,
+        "peak_gpu_memory_bytes": None,
+        "job": "0000000000aa",
+        "device": "a processor, 2 threads",
+        "reason": None,
+    }
+    return CostEstimate.model_validate(defaults | values)
+
+
+def a_plan(**values: object) -> Plan:
+    defaults = {
+        "kind": JobKind.SEARCH,
+        "spec": {"seed": 7},
+        "inputs": [],
+        "waits_for": [],
+        "missing_rows": [],
+        "rows": None,
+        "phases": [PlannedPhase(name="pretrain", steps=9_000), PlannedPhase(name="search", steps=13_500)],
+        "steps": 22_500,
+        "estimate": an_estimate(),
+    }
+    return Plan.model_validate(defaults | values)
+
+
 def a_progress(**values: object) -> Progress:
     defaults = {"phase": "search", "epoch": 2, "epochs": 5, "step": 3, "steps": 10, "fraction": 0.25}
     return Progress.model_validate(defaults | values)
@@ -164,6 +194,8 @@ class FakeControlPlane:
         self.fate: list[JobState] = []  # the states after queued that submitted jobs go through
         self.made: dict[str, object] = {}  # what they have then
         self.submissions: dict[str, JobSubmission] = {}  # by Idempotency-Key
+        self.planned: list[JobSubmission] = []
+        self.plan = a_plan()  # the answer to each of them
         self.logs: list[str] = [""]  # likewise
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
@@ -232,6 +264,9 @@ class FakeControlPlane:
         match method, route:
             case "POST", ["jobs"]:
                 return self._submit(JobSubmission.model_validate_json(body), key or "")
+            case "POST", ["plans"]:
+                self.planned.append(JobSubmission.model_validate_json(body))
+                return _ok(self.plan)
             case "GET", ["jobs"]:
                 start = int(query.get("cursor", "0"))
                 jobs = [stages[0] for stages in self.jobs.values()]

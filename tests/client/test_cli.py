@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.client.schemas import JobState, Problem
+from services.client.schemas import JobState, PlannedInput, PlannedPhase, PlannedRows, Problem
 from tests.client.conftest import Run
 from tests.client.fake_control_plane import (
     ARCHITECTURE_ID,
@@ -11,8 +11,10 @@ from tests.client.fake_control_plane import (
     FakeControlPlane,
     a_failed_job,
     a_job,
+    a_plan,
     a_progress,
     an_artifact,
+    an_estimate,
     problem_answer,
     unknown_field,
 )
@@ -99,6 +101,56 @@ def test_submit_can_wait_for_the_end(plane: FakeControlPlane, run: Run) -> None:
     ]
 
 
+def test_submit_can_plan_and_submits_nothing(plane: FakeControlPlane, run: Run) -> None:
+    result = run("submit", "search", "--set", "seed=7", "--plan")
+
+    assert (result.exit_code, plane.requests, plane.planned[0].spec) == (0, ["POST /plans"], {"seed": 7})
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["time", "10:16:40"] in lines
+    assert ["memory", "9.50", "GB"] in lines
+    assert "22,500 steps" in result.stdout
+    assert "job 0000000000aa on a processor, 2 threads" in result.stdout
+
+
+def test_a_plan_says_what_it_does_not_know_and_why(plane: FakeControlPlane, run: Run) -> None:
+    nothing = dict.fromkeys(("seconds", "peak_memory_bytes", "job", "device"))
+    estimate = an_estimate(**nothing, reason="no earlier search job has run: a short one measures it")
+    plane.plan = a_plan(steps=None, phases=[PlannedPhase(name="search", steps=None)], estimate=estimate)
+
+    printed = run("submit", "search", "--plan").stdout
+
+    assert "an unknown number of steps" in printed
+    assert "no earlier search job has run: a short one measures it" in printed
+    assert "memory" not in printed
+
+
+def test_a_plan_names_inputs_and_rows(plane: FakeControlPlane, run: Run) -> None:
+    table = PlannedInput(name="latency_table", id=TABLE_ID, job=None, about="onnxruntime on a processor, fp32, 64x128")
+    later = PlannedInput(name="architecture", id=None, job="0000000000aa", about=None)
+    plane.plan = a_plan(
+        inputs=[table, later], waits_for=["0000000000aa"], rows=PlannedRows(to_measure=1_200, taken_over=48)
+    )
+
+    printed = run("submit", "search", "--plan").stdout
+
+    assert f"{TABLE_ID} (onnxruntime on a processor, fp32, 64x128)" in printed
+    assert "to be made by job 0000000000aa" in printed
+    assert "1,200 to measure, 48 are taken over" in printed
+
+
+def test_a_plan_that_lacks_rows_is_a_failure(plane: FakeControlPlane, run: Run) -> None:
+    plane.plan = a_plan(missing_rows=["conv a", "conv b", "conv c", "conv d", "conv e"])
+
+    result = run("submit", "search", "--plan")
+
+    assert result.exit_code == 1
+    assert "conv a, conv b, conv c and 2 more: it would be refused" in result.stdout
+
+
+def test_a_plan_as_json_is_the_plan(plane: FakeControlPlane, run: Run) -> None:
+    assert type(plane.plan).model_validate_json(run("submit", "search", "--plan", "--json").stdout) == plane.plan
+
+
 def test_a_refused_field_is_named(plane: FakeControlPlane, run: Run) -> None:
     plane.refusals["POST /jobs"] = unknown_field("spec.space.layers")
 
@@ -132,6 +184,7 @@ def test_an_unreachable_service_is_named_with_the_fix(plane: FakeControlPlane, r
         (["submit", "search", "--set", "seed=1", "--set", "seed.low=2"], "seed is a value, not a group"),
         (["submit", "search", "--spec", "/does/not/exist.json"], "No such file or directory"),
         (["submit", "search", "--input", "table=1"], "table: Extra inputs are not permitted"),
+        (["submit", "search", "--plan", "--wait"], "--plan submits nothing that could be waited for"),
         (["submit", "search", "--after", "x"], "after.0: String should match pattern"),
         (["list", "--limit", "0"], "Input should be greater than or equal to 1"),
         (["list", "--url", "localhost:8000"], "'localhost:8000' is no address like http://127.0.0.1:8000"),

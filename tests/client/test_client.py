@@ -51,6 +51,16 @@ def test_submission_carries_everything(plane: FakeControlPlane, client: FasterSe
     assert job.inputs.latency_table == TABLE_ID
 
 
+def test_a_plan_carries_what_its_submission_would(plane: FakeControlPlane, client: FasterSegClient) -> None:
+    values = {"preset": "quick", "after": ["0000000000aa"], "inputs": Inputs(latency_table=TABLE_ID), "name": "small"}
+
+    plan = client.plan("search", {"seed": 7}, **values)
+    client.submit("search", {"seed": 7}, **values)
+
+    assert plan == plane.plan
+    assert plane.planned == list(plane.submissions.values())
+
+
 def test_a_busy_service_is_asked_again(plane: FakeControlPlane, client: FasterSegClient) -> None:
     plane.busy_replies = 2
     job_id = plane.add(a_job())

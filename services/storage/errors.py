@@ -53,6 +53,13 @@ class Conflict(DomainError):
     title = "Conflict"
 
 
+class PreconditionFailed(DomainError):
+    """What is asked for depends on something that has changed."""
+
+    status = 412
+    title = "Precondition failed"
+
+
 class LeaseLost(Conflict):
     """The attempt is over: its worker must stop and write nothing more."""
 

@@ -1,15 +1,18 @@
 """Jobs over HTTP: list, show, cancel, events, logs."""
 
+import pytest
 from fastapi.testclient import TestClient
 
+from services.client.schemas import Heartbeat
 from services.control_plane.logs import copy_logs
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
+from services.storage.worker_writes import heartbeat
 from tests.control_plane.fakes import FakeRay
 from tests.control_plane.test_submission import submitted
-from tests.storage.builders import a_started_worker
+from tests.storage.builders import a_progress, a_started_worker
 
 
 def test_jobs_are_listed_page_by_page(api: TestClient):
@@ -87,6 +90,42 @@ def test_the_dispatcher_is_told_of_what_may_start(api: TestClient, parts: Parts)
     assert not parts.runnable.is_set()
     api.post(f"jobs/{job}/resume")
     assert parts.runnable.is_set()
+
+
+def test_a_job_that_has_not_changed_is_not_sent_again(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    tag = api.get(f"jobs/{job}").headers["etag"]
+
+    same = api.get(f"jobs/{job}", headers={"If-None-Match": f'"other", {tag}'})
+
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    worker = a_started_worker(database)
+    started = api.get(f"jobs/{job}", headers={"If-None-Match": tag})
+    assert started.status_code == 200
+    with database.writing.begin() as session:
+        heartbeat(session, worker.submission_id, worker.token, Heartbeat(progress=a_progress()))
+    assert api.get(f"jobs/{job}", headers={"If-None-Match": started.headers["etag"]}).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "resume"])
+def test_an_action_on_a_job_that_has_changed_is_refused(api: TestClient, action: str):
+    job = submitted(api, "profile")
+    read = {"If-Match": api.get(f"jobs/{job}").headers["etag"]}
+    now = api.post(f"jobs/{job}/pause", headers=read)
+    before = api.get(f"jobs/{job}/events").json()
+
+    refused = api.post(f"jobs/{job}/{action}", headers=read)
+
+    assert (now.status_code, refused.status_code) == (200, 412)
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert api.get(f"jobs/{job}/events").json() == before
+    assert api.post(f"jobs/{job}/{action}", headers={"If-Match": api.get(f"jobs/{job}").headers["etag"]}).is_success
+
+
+def test_an_action_may_ask_for_any_job_that_exists(api: TestClient):
+    job = submitted(api, "profile")
+
+    assert api.post(f"jobs/{job}/pause", headers={"If-Match": "*"}).status_code == 200
 
 
 def test_a_submission_has_a_priority(api: TestClient):

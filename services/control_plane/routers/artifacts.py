@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from services.client.schemas import Sha256
+from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.parts import AllParts, Parts, ReadSession, Token
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
@@ -41,7 +42,7 @@ def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> Strea
     headers = {
         "Content-Length": str(size),
         "ETag": f'"{sha256}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
+        "Cache-Control": IMMUTABLE,
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",  # a worker chose the type
     }

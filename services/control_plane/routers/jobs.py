@@ -8,6 +8,15 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
+from services.control_plane.entity_tags import (
+    CHANGED,
+    UNCHANGED,
+    IfMatch,
+    IfNoneMatch,
+    entity_tag,
+    matches,
+    require_unchanged,
+)
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
 from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Token, WriteSession
@@ -57,27 +66,35 @@ def list_(
     return page_of_jobs(session, state=state, kind=kind, before=cursor, limit=limit)
 
 
-@router.get("/{job_id}")
-def show(job_id: JobId, session: ReadSession) -> Job:
-    """One job."""
-    return show_job(session, find_job(session, job_id))
+@router.get("/{job_id}", response_model=Job, responses=UNCHANGED)
+def show(job_id: JobId, session: ReadSession, response: Response, if_none_match: IfNoneMatch = None) -> Job | Response:
+    """One job. Its ETag changes whenever anything of it does, its progress included."""
+    job = show_job(session, find_job(session, job_id))
+    tag = entity_tag(job)
+    if if_none_match is not None and matches(if_none_match, tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    return job
 
 
-@router.post("/{job_id}/cancel")
-def cancel(job_id: JobId, session: WriteSession) -> Job:
+@router.post("/{job_id}/cancel", responses=CHANGED)
+def cancel(job_id: JobId, session: WriteSession, if_match: IfMatch = None) -> Job:
     """Cancels a queued job at once, and asks a running one to stop."""
+    require_unchanged(session, job_id, if_match)
     return show_job(session, request_cancel(session, job_id))
 
 
-@router.post("/{job_id}/pause")
-def pause(job_id: JobId, session: WriteSession) -> Job:
+@router.post("/{job_id}/pause", responses=CHANGED)
+def pause(job_id: JobId, session: WriteSession, if_match: IfMatch = None) -> Job:
     """Keeps a queued job from starting; a running one stops at its next step, whose state is kept where jobs resume."""
+    require_unchanged(session, job_id, if_match)
     return show_job(session, request_pause(session, job_id))
 
 
-@router.post("/{job_id}/resume", dependencies=[MAKES_RUNNABLE])
-def resume(job_id: JobId, session: WriteSession) -> Job:
+@router.post("/{job_id}/resume", dependencies=[MAKES_RUNNABLE], responses=CHANGED)
+def resume(job_id: JobId, session: WriteSession, if_match: IfMatch = None) -> Job:
     """Lets a paused job go on where it was."""
+    require_unchanged(session, job_id, if_match)
     return show_job(session, resume_job(session, job_id))
 
 

@@ -1,6 +1,6 @@
 """Latency tables: list, add, show, estimate with."""
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
 
 from services.client.schemas import (
     CalibrationRecord,
@@ -12,6 +12,7 @@ from services.client.schemas import (
     LatencyTableSummary,
     Sha256,
 )
+from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.estimates import estimate
 from services.control_plane.parts import AllParts, DocumentSession, ReadSession, WriteSession
 from services.storage.documents import (
@@ -37,9 +38,11 @@ def add(submission: LatencyTableSubmission, session: WriteSession) -> LatencyTab
 
 
 @router.get("/{table}")
-def show(table: Sha256, session: DocumentSession) -> JsonObject:
+def show(table: Sha256, session: DocumentSession, response: Response) -> JsonObject:
     """The document of a table: its fingerprint and its rows."""
-    return find_latency_table(session, table)
+    document = find_latency_table(session, table)
+    response.headers.update({"ETag": f'"{table}"', "Cache-Control": IMMUTABLE})
+    return document
 
 
 @router.get("/{table}/calibration")

@@ -47,6 +47,7 @@ MAY_IMPORT = {  # of other people's
     "services/control_plane/identity_provider.py": {"jwt", "pydantic"},
     "services/control_plane/signing_keys.py": {"httpx", "jwt", "pydantic"},
     "services/control_plane/app.py": {"fastapi", "fastapi_offline", "prometheus_client", "starlette"},
+    "services/control_plane/dispatcher.py": {"prometheus_client"},
     "services/control_plane/metrics.py": {"prometheus_client"},
     "services/control_plane/request_times.py": {"prometheus_client", "starlette"},
     "services/control_plane/ray_jobs.py": {"ray.exceptions", "ray.job_submission", "requests"},

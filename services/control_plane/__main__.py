@@ -102,7 +102,7 @@ def _open_identity_provider(settings: Settings) -> IdentityProvider | None:
 
 def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
         dispatcher = Dispatcher(
             database=parts.database,
@@ -112,6 +112,7 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
             max_running_jobs=parts.settings.max_running_jobs,
             max_running_jobs_per_project=parts.settings.max_running_jobs_per_project,
             cancel_grace_seconds=parts.settings.cancel_grace_seconds,
+            registry=app.state.registry,
         )
         min_age = timedelta(hours=parts.settings.blob_hours)
         threads = [

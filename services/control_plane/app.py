@@ -32,8 +32,8 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     """The application on its parts. Its documentation is served from this machine, not from a content network."""
     app = FastAPIOffline(title="FasterSeg", summary="Architecture search for real-time segmentation", lifespan=lifespan)
     app.state.parts = parts
+    app.state.registry = registry = open_registry(parts.database)
     add_problem_handlers(app)
-    registry = open_registry(parts.database)
     app.add_middleware(
         BodyLimit,
         max_document_bytes=parts.settings.max_document_bytes,

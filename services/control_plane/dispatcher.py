@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+from prometheus_client import CollectorRegistry, Histogram
+
 from services.control_plane.logs import copy_logs
 from services.control_plane.ray_jobs import RayJob, RayJobs, RayState
 from services.storage.attempts import (
@@ -36,6 +38,7 @@ RESUBMIT_SECONDS = 30.0  # an attempt that Ray does not know after this long is 
 PAUSE_SECONDS = 0.1  # between ticks, however many jobs are submitted
 START_SECONDS = 600.0  # a job may be pending in Ray for this long before its lease runs out
 EXIT_SECONDS = 30.0  # a worker may live for this long after its last report
+WAITS = (1, 2, 5, 10, 30, 60, 300, 1800, 7200, 43200, 172800)  # seconds, of the histogram's buckets
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class Dispatcher:
         max_running_jobs: int,
         max_running_jobs_per_project: int | None,
         cancel_grace_seconds: float,
+        registry: CollectorRegistry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -89,6 +93,13 @@ class Dispatcher:
         self._max_running_jobs_per_project = max_running_jobs_per_project
         self._cancel_grace_seconds = cancel_grace_seconds
         self._clock = clock
+        self._waits = Histogram(
+            "fasterseg_claim_wait_seconds",
+            "From when a job could run to its attempt",
+            labelnames=["kind"],
+            buckets=WAITS,
+            registry=registry,
+        )
         self._steady_since: float | None = None  # ticks have followed each other since
         self._last_tick = clock()
         self._complaint = ""  # the last one, so that an outage is logged once
@@ -148,6 +159,7 @@ class Dispatcher:
 
     def _start_jobs(self) -> None:
         while (dispatch := self._claim()) is not None:
+            self._waits.labels(dispatch.kind).observe(dispatch.waited_seconds)
             self._ray.submit(dispatch)
 
     def _claim(self) -> Dispatch | None:

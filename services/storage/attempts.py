@@ -38,6 +38,7 @@ class Dispatch:
     job: str
     kind: JobKind
     name: str | None
+    waited_seconds: float  # from when the job could run to the attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,12 @@ def live_attempts(session: Session) -> list[LiveAttempt]:
     ]
 
 
+def longest_silence_seconds(session: Session) -> float:
+    """For how long the lease of a live attempt has not been renewed; 0 where none is live."""
+    first = session.scalar(select(func.min(AttemptRow.lease_until)).where(AttemptRow.finished_at.is_(None)))
+    return 0.0 if first is None else (database_now(session) - first).total_seconds() + LEASE_SECONDS
+
+
 def ended_attempts(session: Session, submission_ids: list[str]) -> list[EndedAttempt]:
     """Those of the attempts that have ended."""
     now = database_now(session)
@@ -201,4 +208,11 @@ def _count_failures(session: Session, job: str, failure: FailureClass) -> int:
 
 
 def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
-    return Dispatch(submission_id=attempt.submission_id, ticket=ticket, job=job.id, kind=job.kind, name=job.name)
+    return Dispatch(
+        submission_id=attempt.submission_id,
+        ticket=ticket,
+        job=job.id,
+        kind=job.kind,
+        name=job.name,
+        waited_seconds=(attempt.created_at - job.runnable_at).total_seconds(),
+    )

@@ -5,14 +5,15 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from prometheus_client import CollectorRegistry
+from sqlalchemy import select, update
 
 from services.client.schemas import JobKind, JobState
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState
 from services.storage.attempts import LEASE_SECONDS, LiveAttempt, latest_attempt
-from services.storage.database import Database
+from services.storage.database import Database, database_now
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.tables import AttemptRow, JobRow
@@ -37,7 +38,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def dispatcher(parts: Parts, ray: FakeRay, clock: Clock) -> Dispatcher:
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def dispatcher(parts: Parts, ray: FakeRay, clock: Clock, registry: CollectorRegistry) -> Dispatcher:
     return Dispatcher(
         database=parts.database,
         store=parts.store,
@@ -46,6 +52,7 @@ def dispatcher(parts: Parts, ray: FakeRay, clock: Clock) -> Dispatcher:
         max_running_jobs=2,
         max_running_jobs_per_project=None,
         cancel_grace_seconds=60,
+        registry=registry,
         clock=clock,
     )
 
@@ -113,6 +120,22 @@ def test_a_runnable_job_is_submitted_under_its_own_id(dispatcher: Dispatcher, da
     assert list(ray.jobs) == [f"test-{job}-1"]
     assert (ray.submitted[0].job, ray.submitted[0].kind) == (job, JobKind.PROFILE)
     assert state_of(database, job) is JobState.RUNNING
+
+
+def test_how_long_a_job_waited_for_its_claim_is_counted(
+    dispatcher: Dispatcher, database: Database, registry: CollectorRegistry
+):
+    a_job(database)
+    with database.writing.begin() as session:
+        session.execute(update(JobRow).values(runnable_at=database_now(session) - timedelta(seconds=20)))
+
+    dispatcher.tick()
+
+    waits = [
+        registry.get_sample_value("fasterseg_claim_wait_seconds_bucket", {"kind": "profile", "le": le})
+        for le in ("10.0", "300.0")
+    ]
+    assert waits == [0, 1]
 
 
 def test_no_more_jobs_run_than_the_bound(dispatcher: Dispatcher, database: Database, ray: FakeRay):

@@ -8,13 +8,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from services.client.schemas import FailureClass, JobKind, Reason
-from services.storage.attempts import lose_attempt
+from services.storage.attempts import LEASE_SECONDS, lose_attempt
 from services.storage.database import Database, database_now
 from services.storage.jobs import request_pause, resume_job
 from services.storage.tables import JobRow
 from services.storage.worker_writes import fail, succeed
 from tests.control_plane.test_submission import submitted
-from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff
+from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff, end_lease
 
 Samples = dict[tuple[str, ...], float]
 
@@ -46,23 +46,32 @@ def busy(database: Database) -> None:
 
 
 @pytest.mark.usefixtures("busy")
-def test_jobs_and_attempts_are_counted_by_state_and_outcome(api: TestClient):
+def test_jobs_and_attempts_are_counted_by_what_became_of_them(api: TestClient):
     samples = read(api)
 
-    assert {key[1]: value for key, value in samples.items() if key[0] == "fasterseg_jobs"} == {
-        "queued": 2,
-        "running": 1,
-        "succeeded": 0,
-        "failed": 1,
-        "cancelled": 0,
+    jobs = {key[1:]: value for key, value in samples.items() if key[0] == "fasterseg_jobs"}
+    assert len(jobs) == 25
+    assert {kind_and_state: number for kind_and_state, number in jobs.items() if number} == {
+        ("profile", "queued"): 1,
+        ("search", "queued"): 1,
+        ("profile", "running"): 1,
+        ("profile", "failed"): 1,
     }
+    assert samples["fasterseg_jobs_failed_total", "user_error"] == 1
     assert {key[1]: value for key, value in samples.items() if key[0] == "fasterseg_attempts_ended_total"} == {
         "succeeded": 0,
         "failed": 1,
         "cancelled": 0,
         "lost": 1,
     }
+    assert {key[1]: value for key, value in samples.items() if key[0] == "fasterseg_attempts_failed_total"} == {
+        "user_error": 1,
+        "out_of_memory": 0,
+        "infrastructure": 1,
+        "parent_failed": 0,
+    }
     assert samples["fasterseg_attempts_live",] == 1
+    assert samples["fasterseg_events_total",] == 9
     assert samples["fasterseg_blob_bytes",] == samples["fasterseg_unnamed_blob_bytes",] > 0
     assert samples["fasterseg_latency_tables",] == 0
 
@@ -83,6 +92,18 @@ def test_only_what_can_run_waits(api: TestClient, database: Database):
     with database.writing.begin() as session:
         resume_job(session, job)
     assert read(api)["fasterseg_longest_wait_seconds",] < 60
+
+
+def test_a_worker_that_reports_nothing_is_silent(api: TestClient, database: Database):
+    assert read(api)["fasterseg_longest_silence_seconds",] == 0
+
+    a_job(database)
+    worker = a_started_worker(database)
+    assert 0 <= read(api)["fasterseg_longest_silence_seconds",] < 30
+
+    with database.writing.begin() as session:
+        end_lease(session, worker.submission_id)
+    assert read(api)["fasterseg_longest_silence_seconds",] > LEASE_SECONDS
 
 
 def test_a_child_waits_from_when_its_parent_has_succeeded(api: TestClient, database: Database):

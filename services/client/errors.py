@@ -3,6 +3,8 @@
 Every error can be pickled: Ray carries those of workers from process to process.
 """
 
+from http import HTTPStatus
+
 from .schemas import Problem
 
 
@@ -29,7 +31,7 @@ class UnreachableError(FasterSegError):
 
 
 class ProblemError(FasterSegError):
-    """The service refused a request; the text names every refused field."""
+    """The service refused a request; the text names every refused field, and the request where the service failed."""
 
     def __init__(self, problem: Problem, retry_after_seconds: float | None = None) -> None:
         super().__init__(problem, retry_after_seconds)
@@ -39,7 +41,9 @@ class ProblemError(FasterSegError):
     def __str__(self) -> str:
         fields = [f"{error.field}: {error.message}" for error in self.problem.errors]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in self.problem.detail)
-        return f"{self.status} {self.problem.title}: {self.problem.detail}{unsaid}"
+        logged = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR and self.problem.request_id is not None
+        request = f" (request {self.problem.request_id})" if logged else ""
+        return f"{self.status} {self.problem.title}: {self.problem.detail}{unsaid}{request}"
 
     @property
     def status(self) -> int:

@@ -360,6 +360,7 @@ class Problem(Schema):
     status: int
     detail: str
     errors: list[InvalidField] = Field(default_factory=list)
+    request_id: str | None = None  # under which the service has logged the request
 
 
 # ---- workers --------------------------------------------------------------------------------------------------------

@@ -194,7 +194,12 @@ def _problem(response: httpx.Response) -> Problem:
     try:
         return Problem.model_validate_json(response.content)
     except ValidationError:
-        return Problem(title=response.reason_phrase, status=response.status_code, detail=response.text[:500])
+        return Problem(
+            title=response.reason_phrase,
+            status=response.status_code,
+            detail=response.text[:500],
+            request_id=response.headers.get("X-Request-Id"),
+        )
 
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:

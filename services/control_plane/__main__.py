@@ -1,6 +1,5 @@
 """The control plane's process: migrates the database, then serves, with dispatcher and collection beside."""
 
-import logging
 import signal
 import sys
 import threading
@@ -25,14 +24,14 @@ from services.storage.database import migrate, open_database
 from services.storage.folder_store import FolderStore
 from services.storage.s3_store import S3Store
 from services.storage.tokens import keep_first_token
+from services.telemetry.logs import start_logging
 
 
 def main() -> None:
     """Runs until SIGTERM or SIGINT; requests and the dispatcher's tick in progress are finished first."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when it has shut down
     settings = Settings()
+    start_logging(settings.log_format, settings.log_level)
     parts = open_parts(settings)
     migrate(parts.database)
     if settings.first_token_path is not None:

@@ -16,6 +16,7 @@ from services.storage.errors import Forbidden
 from services.storage.projects import narrow
 from services.storage.tokens import Admission, find_token
 from services.storage.worker_writes import authorize
+from services.telemetry.logs import note
 
 
 def admit(session: Session, secret: str, needed: Scope, provider: IdentityProvider | None) -> Admission:
@@ -32,6 +33,7 @@ def admit(session: Session, secret: str, needed: Scope, provider: IdentityProvid
     if admission is None:
         admission = _of_row(session, secret)
     narrow(session, admission.project)
+    note(project=admission.project)
     if not admission.scope.covers(needed):
         raise Forbidden(f"this needs a token of scope {needed}, not {admission.scope}")
     return admission

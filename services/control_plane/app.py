@@ -12,7 +12,6 @@ from services.control_plane.metrics import open_registry
 from services.control_plane.parts import Parts, ReadSession
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
 from services.control_plane.rate_limits import RateLimits
-from services.control_plane.request_times import RequestTimes
 from services.control_plane.routers import (
     architectures,
     artifacts,
@@ -24,6 +23,7 @@ from services.control_plane.routers import (
     tokens,
 )
 from services.control_plane.security_headers import SecurityHeaders
+from services.telemetry.requests import WatchedRequests
 
 PREFIX = "/api/v1"
 
@@ -42,7 +42,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     )
     app.add_middleware(RateLimits, settings=parts.settings, prefix=PREFIX)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(RequestTimes, registry=registry)  # the last is the outermost: refused bodies are requests, too
+    app.add_middleware(WatchedRequests, registry=registry)  # the outermost: what is refused was a request, too
     for module in (jobs, plans, architectures, latency_tables, artifacts, attempts, tokens, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 

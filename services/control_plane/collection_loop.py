@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import asdict
 from datetime import timedelta
 
 from services.storage.blob_store import BlobStore
@@ -19,7 +20,7 @@ def collect_until(stop: threading.Event, database: Database, store: BlobStore, m
         try:
             collected = collect(database, store, min_age)
         except Exception as error:  # noqa: BLE001  # whatever it was, the next pass must come
-            _log.warning("blobs were not collected: %s", error)
+            _log.warning("blobs were not collected", extra={"error": str(error)})
         else:
             if collected.blobs or collected.refused:
-                _log.info("blobs that nothing names: %s", collected)
+                _log.info("collected", extra=asdict(collected))

@@ -33,6 +33,7 @@ from services.storage.database import Database
 from services.storage.errors import DomainError
 from services.storage.jobs import claim_job
 from services.storage.tables import AttemptOutcome
+from services.telemetry.logs import attempt_fields
 
 RESUBMIT_SECONDS = 30.0  # an attempt that Ray does not know after this long is handed to it again
 PAUSE_SECONDS = 0.1  # between ticks, however many jobs are submitted
@@ -141,7 +142,11 @@ class Dispatcher:
             attempts = live_attempts(session)
         for attempt in attempts:
             name, job = attempt.submission_id, jobs.get(attempt.submission_id)
-            match decide(attempt, job, cancel_grace_seconds=self._cancel_grace_seconds):
+            action = decide(attempt, job, cancel_grace_seconds=self._cancel_grace_seconds)
+            if action in (Action.LOSE, Action.SUBMIT) or (action is Action.REAP and may_reap):
+                extra = {**attempt_fields(name), "action": action.value, "lease_seconds": round(attempt.lease_seconds)}
+                _log.warning("attempt without a worker", extra={**extra, "ray_state": job and job.state.value})
+            match action:
                 case Action.LOSE:
                     with self._database.writing.begin() as session:
                         lose_attempt(session, name, _describe(job))
@@ -160,6 +165,9 @@ class Dispatcher:
     def _start_jobs(self) -> None:
         while (dispatch := self._claim()) is not None:
             self._waits.labels(dispatch.kind).observe(dispatch.waited_seconds)
+            waited = round(dispatch.waited_seconds, 3)
+            fields = attempt_fields(dispatch.submission_id)
+            _log.info("claimed", extra={**fields, "kind": dispatch.kind.value, "waited_seconds": waited})
             self._ray.submit(dispatch)
 
     def _claim(self) -> Dispatch | None:
@@ -189,7 +197,7 @@ class Dispatcher:
 
     def _complain(self, error: Exception) -> None:
         if str(error) != self._complaint:
-            _log.warning("tick failed: %s", error, exc_info=not isinstance(error, DomainError))
+            _log.warning("tick failed", exc_info=not isinstance(error, DomainError), extra={"error": str(error)})
         self._complaint = str(error)
 
     def _try(self, submission_id: str, action: Callable[[str], None]) -> None:
@@ -197,7 +205,7 @@ class Dispatcher:
         try:
             action(submission_id)
         except DomainError as error:
-            _log.warning("%s: %s", submission_id, error)
+            _log.warning("not tidied", extra={**attempt_fields(submission_id), "error": str(error)})
 
 
 def _should_be_gone(attempt: EndedAttempt) -> bool:

@@ -10,6 +10,7 @@ from fasterseg_core.latency_calibration import Calibration
 from services.client.schemas import Estimate, EstimateRequest, EstimateResponse, JsonObject, Problem
 from services.storage.documents import find_architecture, find_calibration, parse_architecture
 from services.storage.errors import Conflict, InvalidRequest, Unavailable
+from services.telemetry.requests import id_header
 
 
 def estimate(session: Session, profiler: httpx.Client, table: str, request: EstimateRequest) -> EstimateResponse:
@@ -28,7 +29,9 @@ def estimate(session: Session, profiler: httpx.Client, table: str, request: Esti
     session.rollback()  # nothing is held open while the profiler works
     try:
         response = profiler.post(
-            f"/latency-tables/{table}/estimates", json={"architectures": documents, "breakdown": request.breakdown}
+            f"/latency-tables/{table}/estimates",
+            json={"architectures": documents, "breakdown": request.breakdown},
+            headers=id_header(),
         )
     except httpx.TransportError as error:
         raise Unavailable("the profiler does not answer") from error

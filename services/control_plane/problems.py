@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.client.schemas import InvalidField, Problem
 from services.storage.errors import DomainError, Unavailable
+from services.telemetry.logs import request_id
+from services.telemetry.requests import id_header
 
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
@@ -45,7 +47,13 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A problem as a response."""
-    body = Problem(title=title or HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    body = Problem(
+        title=title or HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        errors=list(errors),
+        request_id=request_id(),
+    )
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return JSONResponse(
         body.model_dump(mode="json"), status_code=status, headers={**(headers or {}), **retry}, media_type=MEDIA_TYPE
@@ -117,13 +125,12 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, error.detail, headers=error.headers)
 
 
-async def _database_error(request: Request, error: Exception) -> JSONResponse:
+async def _database_error(_: Request, error: Exception) -> JSONResponse:
     """The database is away, locked, or has no connection left: nothing was written, so the request can be repeated."""
-    _log.error("the database failed at %s %s", request.method, request.url.path, exc_info=error)
+    _log.error("the database failed", exc_info=error)
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer", title=Unavailable.title)
 
 
-async def _unexpected_error(request: Request, _: Exception) -> JSONResponse:
-    """Our bug; Starlette raises it again after this answer, so that the server logs its trace."""
-    _log.error("unexpected error at %s %s", request.method, request.url.path)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; see the server's log")
+async def _unexpected_error(_: Request, __: Exception) -> JSONResponse:
+    """Our bug; Starlette raises it again after this answer, outside of all middleware: the server logs its trace."""
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; see the server's log", headers=id_header())

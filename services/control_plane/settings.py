@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, StringConstraints, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.client.schemas import Scope
+from services.telemetry.settings import TelemetrySettings
 
 MEBIBYTE = 1 << 20
 
 
-class Settings(BaseSettings):
+class Settings(TelemetrySettings):
     """The defaults are the embedded service's: everything on this machine, in one state folder."""
-
-    model_config = SettingsConfigDict(env_prefix="FASTERSEG_")
 
     state_folder: Path = Path(".fasterseg")
     database_url: str | None = None  # SQLAlchemy's; SQLite in the state folder where it is left out

@@ -3,13 +3,12 @@
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.telemetry.settings import TelemetrySettings
 
 
-class Settings(BaseSettings):
+class Settings(TelemetrySettings):
     """The defaults are the embedded service's: everything on this machine."""
-
-    model_config = SettingsConfigDict(env_prefix="FASTERSEG_")
 
     control_plane_url: str = "http://127.0.0.1:8000"
     host: str = "127.0.0.1"  # of Ray Serve's proxies

@@ -43,7 +43,7 @@ def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collect
         try:
             size = _collect_one(database, store, sha256, until)
         except (DomainError, OSError) as error:  # the others must not wait for it
-            _log.warning("blob %s was not removed: %s", sha256, error)
+            _log.warning("blob was not removed", extra={"sha256": sha256, "error": str(error)})
             refused += 1
         else:
             if size is not None:

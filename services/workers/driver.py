@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from services.client.attempt import AttemptClient, redeem
 from services.client.errors import LeaseLost
 from services.client.schemas import Assignment, FailureClass, JobKind, Progress, Reason
+from services.telemetry.logs import attempt_fields, start_logging
 from services.workers.settings import Settings
 
 MEASURING = (JobKind.PROFILE, JobKind.EXPORT)
@@ -24,14 +25,17 @@ POLL_SECONDS = 1.0
 FINISHED = 0
 UNREPORTED = 1
 
+_log = logging.getLogger(__name__)
+
 
 def drive(settings: Settings) -> int:
     """Runs an attempt to its end and returns the exit code, which is not 0 where that end could not be reported."""
+    start_logging(settings.log_format, settings.log_level, **attempt_fields(settings.submission_id))
     try:
         assignment, waiting = redeem(settings.control_plane_url, settings.submission_id, settings.ticket)
         ray.init(address="auto", logging_level=logging.WARNING)
         resources = needed_resources(assignment, settings.job_cpus, ray.cluster_resources())
-        print(f"{assignment.kind} job {assignment.job}, attempt {assignment.epoch}: needs {resources}", flush=True)
+        _log.info("begun", extra={"kind": assignment.kind.value, "needs": resources})
         with waiting:
             group = _reserve(resources, waiting)
             if group is None:
@@ -39,7 +43,7 @@ def drive(settings: Settings) -> int:
                 return FINISHED
         return _run(assignment, settings, group, resources)
     except LeaseLost as error:
-        print(f"stopped: {error}", flush=True)
+        _log.warning("lease lost", extra={"error": str(error)})
         return FINISHED
 
 
@@ -74,7 +78,7 @@ def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, reso
     try:
         ray.get(task.remote(assignment, settings))
     except RayTaskError as error:  # it could not report
-        print(error, flush=True)
+        _log.error("the end was not reported", extra={"error": str(error)})
         return UNREPORTED
     except RayError as error:  # the task's process is gone
         with _client(assignment, settings) as attempt:
@@ -88,6 +92,7 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
     from services.workers.job import Job
     from services.workers.metering import Meter, MeteredAttempt, device_name
 
+    start_logging(settings.log_format, settings.log_level, **attempt_fields(settings.submission_id))
     job = Job(
         kind=assignment.kind,
         spec=assignment.spec,

@@ -1,5 +1,6 @@
 """An attempt inside its Ray task: the job function of its kind, and what the control plane is told of its end."""
 
+import logging
 import traceback
 
 import torch
@@ -15,6 +16,8 @@ from services.workers.job import Job, Stopped
 
 MESSAGE_LENGTH = 4000  # the contract's limit
 
+_log = logging.getLogger(__name__)
+
 
 def execute(job: Job, attempt: AttemptClient) -> None:
     """Runs a job and reports how it ended; once the lease is lost it ends at once and reports nothing."""
@@ -22,7 +25,7 @@ def execute(job: Job, attempt: AttemptClient) -> None:
     try:
         _run_and_report(job, attempt)
     except LeaseLost as error:
-        print(f"stopped: {error}", flush=True)
+        _log.warning("lease lost", extra={"error": str(error)})
 
 
 def _run_and_report(job: Job, attempt: AttemptClient) -> None:
@@ -33,8 +36,9 @@ def _run_and_report(job: Job, attempt: AttemptClient) -> None:
     except LeaseLost:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the job's owner is told
-        traceback.print_exc()
-        attempt.fail(reason_for(error))
+        reason = reason_for(error)
+        _log.error("failed", exc_info=error, extra={"failure": reason.failure.value})
+        attempt.fail(reason)
 
 
 def run(job: Job, attempt: AttemptClient) -> None:

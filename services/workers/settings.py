@@ -4,13 +4,15 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.telemetry.settings import TelemetrySettings
 
 
-class Settings(BaseSettings):
+class Settings(TelemetrySettings):
     """The first three come with the attempt, the others are set on the node."""
 
-    model_config = SettingsConfigDict(env_prefix="FASTERSEG_", frozen=True)
+    model_config = SettingsConfigDict(frozen=True)
 
     control_plane_url: str
     submission_id: str

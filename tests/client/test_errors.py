@@ -41,6 +41,13 @@ def test_errors_survive_the_way_between_processes(error: FasterSegError) -> None
     assert received.retry_after_seconds == error.retry_after_seconds
 
 
+def test_a_failure_of_the_service_names_the_request_for_its_operator() -> None:
+    failed = Problem(title="Unavailable", status=503, detail="the database does not answer", request_id="4f1d2c3b")
+
+    assert str(ProblemError(failed)) == "503 Unavailable: the database does not answer (request 4f1d2c3b)"
+    assert str(ProblemError(PROBLEM.model_copy(update={"request_id": "4f1d2c3b"}))) == str(ProblemError(PROBLEM))
+
+
 def test_a_problem_names_each_refused_field_once() -> None:
     assert str(ProblemError(PROBLEM)) == (
         "422 Invalid request: spec.seed: must be positive\n  spec.crop.height: use 64 or more"

@@ -181,7 +181,7 @@ def test_an_outage_is_logged_once(dispatcher: Dispatcher, ray: FakeRay, caplog: 
     with caplog.at_level(logging.WARNING):
         dispatcher.run(_stops_after(3), threading.Event(), seconds=0)
 
-    assert [record.message for record in caplog.records] == ["tick failed: Ray does not answer"]
+    assert [(record.message, record.error) for record in caplog.records] == [("tick failed", "Ray does not answer")]
 
 
 def test_a_submission_that_ray_never_saw_is_repeated_with_a_new_ticket(

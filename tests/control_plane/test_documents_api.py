@@ -161,6 +161,14 @@ def test_estimates_are_the_profilers(api: TestClient, database, profiler: FakePr
     assert profiler.requests[0].url.path == f"/latency-tables/{table}/estimates"
 
 
+def test_the_profiler_is_asked_under_the_requests_id(api: TestClient, database, profiler: FakeProfiler):
+    response = api.post(
+        f"latency-tables/{a_stored_table(database)}/estimates", json={"architectures": [an_architecture_document()]}
+    )
+
+    assert profiler.requests[0].headers["X-Request-Id"] == response.headers["X-Request-Id"]
+
+
 def test_estimates_are_corrected_where_the_table_has_a_calibration(api: TestClient, database):
     table = a_stored_table(database)
     calibration = {"slope": 1.5, "operator_ms": 0.25, "fixed_ms": 1.0, "fitted_on": ["a" * 64], "held_out": None}

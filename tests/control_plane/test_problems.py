@@ -37,6 +37,7 @@ def test_a_refusal_is_a_problem_without_an_echo(api: TestClient, method: str, pa
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert Problem.model_validate(response.json()).status == status
+    assert response.json()["request_id"] == response.headers["X-Request-Id"]
     assert CANARY not in response.text
 
 
@@ -45,6 +46,7 @@ def test_a_declared_body_over_the_limit_is_refused(api: TestClient):
 
     assert response.status_code == 413
     assert response.json()["detail"] == "the body is larger than 100000 bytes"
+    assert response.json()["request_id"] == response.headers["X-Request-Id"]
 
 
 def test_an_undeclared_body_is_refused_once_it_is_over_the_limit(api: TestClient):
@@ -87,6 +89,7 @@ def test_an_error_of_ours_is_a_problem_too(parts: Parts):
 
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["request_id"] == response.headers["X-Request-Id"]
     assert CANARY not in response.text
 
 

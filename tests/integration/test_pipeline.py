@@ -228,7 +228,7 @@ def test_each_attempt_is_a_ray_job_with_its_log(service: Embedded, client: Faste
     assert search.ray_submission_id is not None
     assert search.id in search.ray_submission_id
 
-    assert f"search job {search.id}, attempt 1" in client.logs(search.id)
+    assert f"job={search.id} attempt=1 kind=search" in client.logs(search.id)
 
 
 def test_a_running_job_is_cancelled_within_a_step(client: FasterSegClient, profile: Job) -> None:

@@ -24,6 +24,7 @@ from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
 from services.storage.views import page_of_jobs, show_job
+from services.telemetry.logs import note
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -50,6 +51,7 @@ def submit(
 ) -> Job:
     """Accepts a job. The same Idempotency-Key with the same body returns the same job."""
     job = submit_job(session, submission, idempotency_key)
+    note(job=job.id)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job
 

@@ -1,10 +1,10 @@
 """Latency tables and architectures by id, fetched from the control plane once: under a digest, nothing changes."""
 
-from functools import lru_cache
+from functools import _CacheInfo, lru_cache
 from typing import cast
 
 from fasterseg_core.architecture import Architecture, ArchitectureDocument
-from fasterseg_core.latency_table import LatencyTable, LatencyTableDocument
+from fasterseg_core.latency_table import LatencyTable, LatencyTableDocument, RowState
 from services.client.client import FasterSegClient
 from services.client.errors import CorruptArtifactError
 
@@ -23,6 +23,7 @@ class Documents:
 
     def __init__(self, client: FasterSegClient) -> None:
         self._client = client
+        self.rows = dict.fromkeys(RowState, 0)  # of all tables that were fetched
         self._latency_table = lru_cache(CACHED_TABLES)(self._fetch_latency_table)
         self._architecture = lru_cache(CACHED_ARCHITECTURES)(self._fetch_architecture)
 
@@ -34,10 +35,19 @@ class Documents:
         """The architecture of an id."""
         return self._architecture(architecture_id)
 
+    def caches(self) -> dict[str, _CacheInfo]:
+        """How often each kind of document was asked for and was held."""
+        return {
+            "latency_table": self._latency_table.cache_info(),
+            "architecture": self._architecture.cache_info(),
+        }
+
     def _fetch_latency_table(self, table_id: str) -> LatencyTable:
         table = LatencyTable.from_document(cast(LatencyTableDocument, self._client.latency_table(table_id)))
         if table.digest != table_id:
             raise CorruptArtifactError(table_id, table.digest)
+        for row in table.rows.values():
+            self.rows[row.state] += 1
         return table
 
     def _fetch_architecture(self, architecture_id: str) -> Architecture:

@@ -6,8 +6,9 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from fasterseg_core.architecture import Architecture, ArchitectureDocument
@@ -25,6 +26,9 @@ from services.client.schemas import (
     Sha256,
 )
 from services.profiler.documents import Documents
+from services.profiler.metrics import ProfilerMetrics
+from services.telemetry.logs import request_id
+from services.telemetry.requests import WatchedRequests
 
 RETRY_AFTER_SECONDS = 5
 
@@ -55,6 +59,8 @@ def create_app(documents: Documents, token: str) -> FastAPI:
     app.add_exception_handler(ProblemError, _control_plane_refused)
     app.add_exception_handler(UnreachableError, _control_plane_away)
     app.add_exception_handler(CorruptArtifactError, _corrupt)
+    metrics = ProfilerMetrics(documents)
+    app.add_middleware(WatchedRequests, registry=metrics.registry)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -70,7 +76,14 @@ def create_app(documents: Documents, token: str) -> FastAPI:
 
     @protected.post("/{table}/estimates")
     def estimates(table: Sha256, request: EstimateRequest) -> EstimateResponse:
-        return estimate_all(documents, table, request)
+        with metrics.estimate_seconds.time():
+            response = estimate_all(documents, table, request)
+        metrics.estimate_batch.observe(len(response.items))
+        return response
+
+    @app.get("/metrics", dependencies=[Depends(admitted)], include_in_schema=False)
+    def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(protected)
     return app
@@ -130,7 +143,8 @@ def _parse(document: JsonObject, field: str) -> Architecture:
 
 
 def _problem(status: int, detail: str, errors: list[InvalidField] | None = None) -> JSONResponse:
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+    title = HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, detail=detail, errors=errors or [], request_id=request_id())
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return JSONResponse(
         body.model_dump(mode="json"), status_code=status, headers=headers, media_type="application/problem+json"

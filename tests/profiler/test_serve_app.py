@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from fasterseg_core.latency_table import LatencyTable, RowState, estimate
 from services.client.client import FasterSegClient
@@ -137,6 +138,41 @@ def test_a_control_plane_that_is_away_can_be_asked_again() -> None:
 
     assert_problem(response, 503, "the control plane does not answer")
     assert response.headers["retry-after"] == "5"
+
+
+def read(app: TestClient) -> dict[tuple[str, ...], float]:
+    """Each sample under its name and the values of its labels."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(app.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def test_estimates_and_documents_are_counted(app: TestClient) -> None:
+    post(app, ARCHITECTURE.digest)
+    post(app, ARCHITECTURE.digest, ARCHITECTURE.to_document(), ARCHITECTURE.to_document())
+
+    samples = read(app)
+
+    assert (samples["fasterseg_estimate_batch_count",], samples["fasterseg_estimate_batch_sum",]) == (2, 4)
+    assert samples["fasterseg_estimate_batch_bucket", "1.0"] == 1
+    assert samples["fasterseg_estimate_seconds_count",] == 2
+    assert samples["fasterseg_documents_read_total", "miss", "latency_table"] == 1
+    assert samples["fasterseg_documents_read_total", "hit", "latency_table"] == 1
+    assert samples["fasterseg_table_rows_total", "measured"] == len(TABLE.rows)
+    assert samples["fasterseg_table_rows_total", "quarantined"] == 0
+    assert samples["fasterseg_http_request_seconds_count", "POST", "/latency-tables/{table}/estimates", "200"] == 2
+
+
+def test_metrics_are_for_who_shows_the_token(app: TestClient) -> None:
+    assert app.get("/metrics", headers={"Authorization": "Bearer another"}).status_code == 401
+
+
+def test_a_request_keeps_the_id_under_which_the_control_plane_has_it(app: TestClient) -> None:
+    response = app.get(f"/latency-tables/{'0' * 64}", headers={"X-Request-Id": "4f1d2c3b5a697887"})
+
+    assert response.json()["request_id"] == response.headers["X-Request-Id"] == "4f1d2c3b5a697887"
 
 
 def test_a_table_is_shown_as_it_was_stored(app: TestClient) -> None:

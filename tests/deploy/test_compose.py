@@ -62,6 +62,11 @@ def test_what_a_service_waits_for_exists_and_is_waited_for_until_it_is_ready() -
     assert {condition for other, condition in awaited if other not in ONE_SHOT} == {"service_healthy"}
 
 
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_command_is_a_list_of_words(name: str) -> None:
+    assert [word for word in SERVICES[name].get("command", []) if not isinstance(word, str)] == []
+
+
 def test_no_secret_stands_in_the_file() -> None:
     secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|ROOT_USER")
     values = [

@@ -58,6 +58,7 @@ MAY_IMPORT = {  # of other people's
     "services/profiler/__main__.py": {"fastapi", "ray"},
     "services/workers": {"torch", "numpy", "pydantic", "pydantic_settings"},
     "services/workers/driver.py": {"ray"},
+    "services/workers/metrics.py": {"ray"},
     "services/telemetry/logs.py": set(),
     "services/telemetry/requests.py": {"prometheus_client", "starlette"},
     "services/telemetry/settings.py": {"pydantic_settings"},

@@ -117,6 +117,11 @@ class AttemptClient:
         """Whether to stop: the job was cancelled or paused (call `stopped`), or nothing may be written any more."""
         return self._stop or self._failure is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many events and checkpoints are spooled and not yet being delivered."""
+        return len(self._events) + (self._checkpoint is not None)
+
     def progress(self, progress: Progress) -> None:
         """Sends where the job is within a second; only the latest counts."""
         with self._changed:

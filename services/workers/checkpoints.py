@@ -26,7 +26,7 @@ class Rhythm:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seconds = 0.0  # that the last time took
+        self.seconds = 0.0  # that the last time took
         self._ended: float | None = None
 
     def is_due(self, *, epoch_ended: bool) -> bool:
@@ -34,7 +34,7 @@ class Rhythm:
         if self._ended is None:
             return True
         least_seconds = 0.0 if epoch_ended else SECONDS_WITHIN_EPOCH
-        return self._clock() - self._ended >= max(WORK_PER_CHECKPOINT * self._seconds, least_seconds)
+        return self._clock() - self._ended >= max(WORK_PER_CHECKPOINT * self.seconds, least_seconds)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -42,15 +42,16 @@ class Rhythm:
         started = self._clock()
         yield
         self._ended = self._clock()
-        self._seconds = self._ended - started
+        self.seconds = self._ended - started
 
 
-def keep(state: State, kind: CheckpointKind, progress: Progress, attempt: AttemptClient) -> None:
-    """Makes a checkpoint; returns once it is on this machine's disk, from which it is delivered."""
+def keep(state: State, kind: CheckpointKind, progress: Progress, attempt: AttemptClient) -> int:
+    """Makes a checkpoint; its size, once it is on this machine's disk, from which it is delivered."""
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
         path = Path(folder) / "state.safetensors"
         save(state, kind, path)
         attempt.checkpoint(path, progress)
+        return path.stat().st_size
 
 
 def resume(

@@ -91,10 +91,12 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
     from services.workers.execution import execute  # brings torch, which the driver does not need
     from services.workers.job import Job
     from services.workers.metering import Meter, MeteredAttempt, device_name
+    from services.workers.metrics import JobMetrics
 
     start_logging(settings.log_format, settings.log_level, **attempt_fields(settings.submission_id))
     job = Job(
         kind=assignment.kind,
+        metrics=JobMetrics(assignment.job, assignment.kind),
         spec=assignment.spec,
         inputs=assignment.inputs,
         checkpoints=assignment.checkpoints,

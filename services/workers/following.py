@@ -11,6 +11,7 @@ from services.client.schemas import Progress
 from services.profiler.protocol import MeasurementProgress
 from services.workers.checkpoints import Rhythm, State, keep
 from services.workers.job import Stopped
+from services.workers.metrics import JobMetrics
 from services.workers.outputs import json_object
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ def follow(
     kind: CheckpointKind,
     last: Progress | None,
     attempt: AttemptClient,
+    metrics: JobMetrics,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Runs a search or a retraining to its end, from where it was last; epochs leave events.
@@ -48,21 +50,26 @@ def follow(
         Stopped: the job was cancelled or paused; noticed at every step, whose state is kept.
     """
     pace, rhythm = Pace(), Rhythm(clock)
+    since = clock()
     for report in reports:
         match report:
             case StepReport():
                 last = _progress(report, pace, last)
                 attempt.progress(last)
+                metrics.step(report, clock() - since, attempt.waiting)
             case EpochReport():
                 attempt.event("epoch", json_object(report))
+                metrics.epoch(report)
                 assert last is not None, "an epoch has steps, taken now or before the checkpoint"
                 last = last.model_copy(update={"miou": report.miou, "latency_ms": report.latency_ms})
         stop = attempt.should_stop
         if stop or rhythm.is_due(epoch_ended=isinstance(report, EpochReport)):
             with rhythm.keeping():
-                keep(state(), kind, last, attempt)
+                size = keep(state(), kind, last, attempt)
+            metrics.checkpoint(rhythm.seconds, size)
         if stop:
             raise Stopped
+        since = clock()
 
 
 def follow_measurement(

@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from services.client.schemas import CheckpointRef, JobKind, JsonObject, ResolvedInputs
+from services.workers.metrics import JobMetrics
 
 T = TypeVar("T")
 
@@ -20,6 +21,7 @@ class Job:
     """One attempt's work: the stored spec, complete, the digests of its inputs, and the states to resume from."""
 
     kind: JobKind
+    metrics: JobMetrics
     spec: JsonObject
     inputs: ResolvedInputs
     checkpoints: list[CheckpointRef]  # newest first

@@ -38,7 +38,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
             return {**training.state_dict(), "steps": events.state()}
 
         last = resume(load, kind, job.checkpoints, attempt)
-        follow(events.recorded(training.run()), state, kind, last, attempt)
+        follow(events.recorded(training.run()), state, kind, last, attempt, job.metrics)
         watched = store(attempt, EVENT_FILE, events.finished())
 
     best, newest = training.best_network(), training.last_network()

@@ -40,7 +40,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
             return {**search.state_dict(), "steps": events.state()}
 
         last = resume(load, kind, job.checkpoints, attempt)
-        follow(warned(events.recorded(search.run()), attempt), state, kind, last, attempt)
+        follow(warned(events.recorded(search.run()), attempt), state, kind, last, attempt, job.metrics)
         watched = store(attempt, EVENT_FILE, events.finished())
 
     selections = {role: search.select(role) for role in Role}

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fasterseg_core.checkpoint import CheckpointKind, load
+from fasterseg_core.reports import EpochReport, StepReport
 from services.client.schemas import AttemptSuccess, CheckpointRef, JobKind, JsonObject, Progress, ResolvedInputs
 from services.workers.job import Job
 
@@ -23,6 +24,7 @@ def a_job(**values: object) -> Job:
     """A profile job without inputs, as the driver would give it to a worker; whoever measures names a `lock_dir`."""
     defaults: dict[str, object] = {
         "kind": JobKind.PROFILE,
+        "metrics": FakeMetrics(),
         "spec": {},
         "inputs": ResolvedInputs(),
         "checkpoints": [],
@@ -45,6 +47,24 @@ class FakeClock:
         return self.now
 
 
+class FakeMetrics:
+    """Keeps what Prometheus would be shown."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, float, int]] = []  # epoch, seconds, waiting
+        self.epochs: list[EpochReport] = []
+        self.checkpoints: list[tuple[float, int]] = []
+
+    def step(self, report: StepReport, seconds: float, waiting: int) -> None:
+        self.steps.append((report.epoch, seconds, waiting))
+
+    def epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+    def checkpoint(self, seconds: float, size: int) -> None:
+        self.checkpoints.append((seconds, size))
+
+
 class FakeAttempt:
     """Keeps what a worker tells, serves what it is given, and asks to stop after so many progress reports."""
 
@@ -64,6 +84,7 @@ class FakeAttempt:
         self._stop_after = stop_after
         self._blobs = blobs or {}
         self._kind = kind
+        self.waiting = 0
         self._latency_tables = latency_tables or {}
         self._calibrations = calibrations or {}
 

@@ -7,7 +7,7 @@ from fasterseg_core.reports import EpochReport, Report, StepReport
 from services.profiler.protocol import MeasurementProgress
 from services.workers.following import counted, follow, follow_measurement
 from services.workers.job import Stopped
-from tests.workers.fakes import SEARCH, FakeAttempt, FakeClock, a_progress
+from tests.workers.fakes import SEARCH, FakeAttempt, FakeClock, FakeMetrics, a_progress
 
 
 def a_step(step: int, latency_ms: float | None = None) -> StepReport:
@@ -25,7 +25,15 @@ def reports() -> Iterator[Report]:
 def test_steps_are_told_and_an_epoch_leaves_an_event_and_a_checkpoint():
     attempt, clock = FakeAttempt(), FakeClock()
 
-    follow(reports(), lambda: {"told": len(attempt.told), "epochs": len(attempt.events)}, SEARCH, None, attempt, clock)
+    follow(
+        reports(),
+        lambda: {"told": len(attempt.told), "epochs": len(attempt.events)},
+        SEARCH,
+        None,
+        attempt,
+        FakeMetrics(),
+        clock,
+    )
 
     assert [progress.step for progress in attempt.told] == [1, 2]
     assert [(kind, data["miou"]) for kind, data in attempt.events] == [("epoch", 0.25)]
@@ -35,10 +43,31 @@ def test_steps_are_told_and_an_epoch_leaves_an_event_and_a_checkpoint():
     assert (last[1].step, last[1].miou) == (2, 0.25)
 
 
+def test_steps_epochs_and_checkpoints_are_shown_to_prometheus():
+    attempt, clock, metrics = FakeAttempt(), FakeClock(), FakeMetrics()
+    attempt.waiting = 3
+
+    def slow_reports() -> Iterator[Report]:
+        for report in reports():
+            clock.now += 2.0
+            yield report
+
+    def slow_state() -> dict[str, object]:
+        clock.now += 0.5
+        return {}
+
+    follow(slow_reports(), slow_state, SEARCH, None, attempt, metrics, clock)
+
+    assert metrics.steps == [(1, 2.0, 3), (1, 2.0, 3)], "without what a checkpoint takes"
+    assert [report.miou for report in metrics.epochs] == [0.25]
+    assert [seconds for seconds, _ in metrics.checkpoints] == [0.5]
+    assert metrics.checkpoints[0][1] > 0
+
+
 def test_a_value_stays_shown_until_there_is_a_newer_one():
     attempt = FakeAttempt()
 
-    follow(reports(), dict, SEARCH, None, attempt)
+    follow(reports(), dict, SEARCH, None, attempt, FakeMetrics())
 
     assert [progress.latency_ms for progress in attempt.told] == [5.0, 5.0]
 
@@ -46,7 +75,7 @@ def test_a_value_stays_shown_until_there_is_a_newer_one():
 def test_an_attempt_that_resumes_between_the_last_step_and_the_end_of_its_epoch_goes_on():
     attempt = FakeAttempt()
 
-    follow(islice(reports(), 2, None), dict, SEARCH, a_progress(step=2), attempt)
+    follow(islice(reports(), 2, None), dict, SEARCH, a_progress(step=2), attempt, FakeMetrics())
 
     assert [kind for kind, _ in attempt.events] == ["epoch"]
     assert [(progress.step, progress.miou) for _, progress in attempt.checkpoints] == [(2, 0.25)]
@@ -55,7 +84,7 @@ def test_an_attempt_that_resumes_between_the_last_step_and_the_end_of_its_epoch_
 def test_what_an_earlier_attempt_measured_stays_shown():
     attempt = FakeAttempt()
 
-    follow([a_step(2)], dict, SEARCH, a_progress(miou=0.5), attempt)
+    follow([a_step(2)], dict, SEARCH, a_progress(miou=0.5), attempt, FakeMetrics())
 
     assert [progress.miou for progress in attempt.told] == [0.5]
 
@@ -64,7 +93,7 @@ def test_work_stops_at_the_next_step_and_keeps_its_state():
     attempt = FakeAttempt(stop_after=2)
 
     with pytest.raises(Stopped):
-        follow(reports(), lambda: {"told": len(attempt.told)}, SEARCH, None, attempt, FakeClock())
+        follow(reports(), lambda: {"told": len(attempt.told)}, SEARCH, None, attempt, FakeMetrics(), FakeClock())
 
     assert [progress.step for progress in attempt.told] == [1, 2]
     assert attempt.checkpoints[-1][0] == {"told": 2}

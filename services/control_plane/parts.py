@@ -1,7 +1,7 @@
 """What the routers work with, handed to them by FastAPI: parts opened once, and the session of who is let in."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -21,6 +21,8 @@ from services.storage.blob_store import BlobStore
 from services.storage.database import Database
 from services.storage.errors import NotAuthorized
 from services.storage.tokens import Admission, is_use_worth_noting, note_use
+
+MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 threads, and than connections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,14 @@ async def _token(credentials: _Credentials) -> str:
     return credentials.credentials
 
 
+async def _turn() -> AsyncIterator[None]:
+    yield
+
+
 AllParts = Annotated[Parts, Depends(_parts)]
+# Between two steps a request waits for a thread and holds a connection, perhaps SQLite's lock: if others that wait for
+# these had all threads, nobody would go on. One Depends for all routes: they share the limit.
+Turn = Annotated[None, Depends(_turn, scope="function", max_concurrency=MOST_SESSIONS)]
 Token = Annotated[str, Depends(_token)]
 
 
@@ -68,7 +77,7 @@ class Administrator:
     admission: Admission
 
 
-def _reading(parts: AllParts, token: Token) -> Iterator[Session]:
+def _reading(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
     with parts.database.reading() as session:
         shown = admit(session, token, Scope.READ, parts.identity_provider).token
         noted = shown.id if shown is not None and is_use_worth_noting(session, shown) else None
@@ -80,21 +89,21 @@ def _reading(parts: AllParts, token: Token) -> Iterator[Session]:
         yield session
 
 
-def _reading_documents(parts: AllParts, token: Token) -> Iterator[Session]:
+def _reading_documents(parts: AllParts, token: Token, turn: Turn) -> Iterator[Session]:
     if is_profilers(parts.settings, token):
         with parts.database.reading() as session:
             yield session
     else:
-        yield from _reading(parts, token)
+        yield from _reading(parts, token, turn)
 
 
-def _writing(parts: AllParts, token: Token) -> Iterator[Session]:
+def _writing(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
     with parts.database.writing.begin() as session:
         _admit_to_write(parts, session, token, Scope.SUBMIT)
         yield session
 
 
-def _administering(parts: AllParts, token: Token) -> Iterator[Administrator]:
+def _administering(parts: AllParts, token: Token, _: Turn) -> Iterator[Administrator]:
     with parts.database.writing.begin() as session:
         yield Administrator(session=session, admission=_admit_to_write(parts, session, token, Scope.ADMIN))
 
@@ -106,7 +115,7 @@ def _admit_to_write(parts: Parts, session: Session, token: str, needed: Scope) -
     return admission
 
 
-def _reporting(parts: AllParts) -> Iterator[Session]:
+def _reporting(parts: AllParts, _: Turn) -> Iterator[Session]:
     with parts.database.writing.begin() as session:
         yield session
 

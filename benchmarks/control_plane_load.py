@@ -13,14 +13,10 @@ import asyncio
 import http.client
 import json
 import os
-import re
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,9 +36,10 @@ from services.storage.projects import narrow
 from services.storage.tables import FIRST_PROJECT
 from services.storage.views import page_of_jobs
 from tests.postgresql import postgresql, postgresql_binaries
+from tests.serving import TOKEN, control_plane
 
 SUBMISSION = JobSubmission(kind=JobKind.PROFILE, preset=Preset.QUICK)
-TOKEN = "the token of a benchmark on this machine"
+UNLIMITED = {"REQUESTS_PER_SECOND": "1e6", "REQUEST_BURST": "1000000"}
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 PAGE = 50  # jobs in the short queue, and on the list's first page
 
@@ -65,7 +62,8 @@ def main() -> None:
         figures["queue"] = _queue(server, arguments.queued, arguments.repeats)
         print(json.dumps(figures["queue"]), flush=True)
         url = _new_database(server, "served")
-        with _control_plane(url) as address:
+        with TemporaryDirectory() as folder, control_plane(Path(folder), DATABASE_URL=url, **UNLIMITED) as served:
+            address = urlsplit(served.address).netloc
             floor = _per_second(lambda: _submit_all(open_database(url), arguments.submissions), arguments.submissions)
             figures["submissions"] = {"floor_per_second": floor}
             for clients in arguments.clients:
@@ -194,29 +192,6 @@ async def _watch(address: str, job: str, seen: dict[str, float], watching: threa
 
 
 # ---- what all of them need ------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _control_plane(database_url: str) -> Iterator[str]:
-    """The host and port of a control plane of its own, with Ray and the profiler away."""
-    with TemporaryDirectory() as state:
-        Path(state, "first.token").write_text(TOKEN)
-        environment = {
-            **os.environ,
-            "FASTERSEG_STATE_FOLDER": state,
-            "FASTERSEG_DATABASE_URL": database_url,
-            "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
-            "FASTERSEG_FIRST_TOKEN_PATH": f"{state}/first.token",
-            "FASTERSEG_PORT": "0",
-            "FASTERSEG_RAY_ADDRESS": "http://127.0.0.1:9",
-            "FASTERSEG_PROFILER_URL": "http://127.0.0.1:9",
-        }
-        command = [sys.executable, "-m", "services.control_plane"]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            lines = (re.search(r"running on (http://\S+)", line) for line in process.stderr)
-            yield urlsplit(next(line[1] for line in lines if line)).netloc
-            process.terminate()
 
 
 def _new_database(server: str, name: str) -> str:

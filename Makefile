@@ -3,10 +3,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu test-nvidia test-images lint types up down clean
+.PHONY: help install demo test test-gpu test-nvidia test-images test-s3 lint types up down clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ test-nvidia: $(INSTALLED) ## what TensorRT is given and its API, against NVIDIA'
 
 test-images: $(INSTALLED) ## what each container image installs, in clean environments (minutes)
 	$(BIN)/pytest -m image
+
+test-s3: $(INSTALLED) ## the S3 store against a real server, Ceph's, whose Debian packages are fetched (a minute)
+	$(BIN)/pytest -m s3
 
 lint: $(INSTALLED) ## style, format and import rules
 	$(BIN)/ruff check

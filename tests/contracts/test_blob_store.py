@@ -1,56 +1,35 @@
-"""The rules of BlobStore, run on every implementation: a folder, and a bucket behind a real HTTP server."""
+"""The rules of BlobStore, run on every implementation: a folder, and a bucket of an S3 server, mocked and real."""
 
 import hashlib
 import io
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services.storage.blob_store import BlobStore
 from services.storage.errors import CorruptBlob, InvalidRequest, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.s3_store import S3Store
+from tests.contracts.s3_servers import S3Server
 
 BODY = bytes(range(256)) * 8192  # two chunks
 DIGEST = hashlib.sha256(BODY).hexdigest()
-BUCKET = "blobs"
-KEYS = {"access_key": "test", "secret_key": "test"}
 
 Damage = Callable[[bytes], None]
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "moto", pytest.param("ceph", marks=pytest.mark.s3)])
 def store_and_damage(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[BlobStore, Damage]:
     """An empty store, and a way to replace the stored bytes of BODY behind its back."""
     if request.param == "folder":
         return FolderStore(tmp_path), (tmp_path / DIGEST[:2] / DIGEST).write_bytes
-    endpoint = request.getfixturevalue("s3_endpoint")
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=f"http://{endpoint}",
-        aws_access_key_id=KEYS["access_key"],
-        aws_secret_access_key=KEYS["secret_key"],
-        region_name="us-east-1",
-    )
-    store = S3Store(endpoint=endpoint, bucket=BUCKET, secure=False, **KEYS)
-    store.make_bucket()
-    for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
-    return store, lambda body: s3.put_object(Bucket=BUCKET, Key=f"blobs/{DIGEST}", Body=body) and None
+    server: S3Server = request.getfixturevalue(request.param)
+    store, bucket = server.new_store()
+    s3 = server.client()
+    return store, lambda body: s3.put_object(Bucket=bucket, Key=f"blobs/{DIGEST}", Body=body) and None
 
 
 @pytest.fixture
@@ -159,14 +138,13 @@ def test_a_folder_is_left_without_half_written_files(tmp_path: Path):
 def test_an_s3_server_that_is_away_is_unavailable():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        store = S3Store(endpoint=f"127.0.0.1:{closed.getsockname()[1]}", bucket=BUCKET, secure=False, **KEYS)
+        endpoint = f"127.0.0.1:{closed.getsockname()[1]}"
+        store = S3Store(endpoint=endpoint, bucket="blobs", access_key="a", secret_key="b", secure=False)
 
         with pytest.raises(Unavailable):
             store.check()
 
 
-def test_a_missing_bucket_fails_the_check(s3_endpoint: str):
-    store = S3Store(endpoint=s3_endpoint, bucket="missing", secure=False, **KEYS)
-
+def test_a_missing_bucket_fails_the_check(s3_server: S3Server):
     with pytest.raises(Unavailable, match="no bucket"):
-        store.check()
+        s3_server.store("missing").check()

@@ -4,6 +4,8 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import IO, Protocol
 
 from services.storage.errors import CorruptBlob, InvalidRequest
@@ -16,6 +18,14 @@ class Readable(Protocol):
     """What bytes are read from: a file, or the answer of a store."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """What a store says that it has, unverified."""
+
+    sha256: str
+    size: int  # bytes
 
 
 class BlobStore(Protocol):
@@ -47,6 +57,18 @@ class BlobStore(Protocol):
         """Removes a blob; one that is not there is no fault."""
         ...
 
+    def find(self, sha256: str) -> StoredBlob | None:
+        """What the store has under a digest, unverified."""
+        ...
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """Everything that the store has, in no order; what comes or goes meanwhile may be among it."""
+        ...
+
+    def abandon(self, until: datetime) -> int:
+        """Removes what writers that began before this moment and never ended have left; returns how many they were."""
+        ...
+
     def check(self) -> None:
         """Asks the store for a sign of life; Unavailable where it gives none."""
         ...
@@ -54,8 +76,13 @@ class BlobStore(Protocol):
 
 def check_digest(sha256: str) -> None:
     """InvalidRequest unless the text is a sha256 in hex: it becomes part of a path."""
-    if not _SHA256.fullmatch(sha256):
+    if not is_digest(sha256):
         raise InvalidRequest.at("sha256", "must be 64 lower-case hexadecimal digits")
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a sha256 in hex."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def chunks(body: Readable) -> Iterator[bytes]:

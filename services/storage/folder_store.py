@@ -2,11 +2,16 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from services.storage.blob_store import check_digest, copy_verified, verified_copy
+from services.storage.blob_store import StoredBlob, check_digest, copy_verified, is_digest, verified_copy
 from services.storage.errors import NotFound, Unavailable
+
+_UNFINISHED = "incoming-"  # begins the names of files that are still written
 
 
 class FolderStore:
@@ -21,7 +26,7 @@ class FolderStore:
         check_digest(sha256)
         path = self._path(sha256)
         path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="incoming-") as file:
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=_UNFINISHED) as file:
             size = copy_verified(body, file, sha256)
             file.flush()
             os.fsync(file.fileno())
@@ -42,6 +47,29 @@ class FolderStore:
         """See BlobStore."""
         check_digest(sha256)
         self._path(sha256).unlink(missing_ok=True)
+
+    def find(self, sha256: str) -> StoredBlob | None:
+        """See BlobStore."""
+        check_digest(sha256)
+        with suppress(FileNotFoundError):
+            return StoredBlob(sha256, self._path(sha256).stat().st_size)
+        return None
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See BlobStore."""
+        for path in self._folder.glob("??/*"):
+            if is_digest(path.name) and (found := self.find(path.name)) is not None:
+                yield found
+
+    def abandon(self, until: datetime) -> int:
+        """See BlobStore. A process that was killed leaves the file that it wrote."""
+        left = 0
+        for path in self._folder.glob(f"{_UNFINISHED}*"):
+            with suppress(FileNotFoundError):  # its writer has ended meanwhile
+                if path.stat().st_mtime < until.timestamp():
+                    path.unlink()
+                    left += 1
+        return left
 
     def check(self) -> None:
         """See BlobStore."""

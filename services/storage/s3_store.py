@@ -3,22 +3,25 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from datetime import datetime
+from typing import IO, BinaryIO
 
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
-from services.storage.blob_store import check_digest, copy_verified, verified_copy
+from services.storage.blob_store import StoredBlob, check_digest, copy_verified, is_digest, verified_copy
 from services.storage.errors import NotFound, Unavailable
 
+PART_BYTES = 16 << 20  # a larger blob is sent in parts of this size, of which one is in memory
+_PREFIX = "blobs/"
 # minio waits five minutes and tries six times on its own.
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 _RETRIES = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
 
 
 class S3Store:
-    """Objects named `blobs/<sha256>`; the bucket is made where it is missing."""
+    """Objects named `blobs/<sha256>`, of at most 156 GB: ten thousand parts."""
 
     def __init__(self, *, endpoint: str, bucket: str, access_key: str, secret_key: str, secure: bool) -> None:
         self._bucket = bucket
@@ -40,12 +43,11 @@ class S3Store:
         """See BlobStore. Verified on the local disk first: the store is only sent what is right."""
         check_digest(sha256)
         with tempfile.TemporaryFile() as file:
-            size = copy_verified(body, file, sha256)
+            blob = StoredBlob(sha256, copy_verified(body, file, sha256))
             file.seek(0)
-            with _answering():
-                if not self._holds(sha256, size):
-                    self._client.put_object(bucket_name=self._bucket, object_name=_name(sha256), data=file, length=size)
-        return size
+            if self.find(sha256) != blob:
+                self._send(blob, file)
+        return blob.size
 
     def open(self, sha256: str) -> IO[bytes]:
         """See BlobStore. minio returns corrupted bodies as good, so the copy is hashed."""
@@ -64,23 +66,73 @@ class S3Store:
         with _answering():
             self._client.remove_object(bucket_name=self._bucket, object_name=_name(sha256))
 
+    def find(self, sha256: str) -> StoredBlob | None:
+        """See BlobStore."""
+        check_digest(sha256)
+        with _answering():
+            try:
+                found = self._client.stat_object(bucket_name=self._bucket, object_name=_name(sha256))
+            except S3Error as error:
+                if error.code != "NoSuchKey":
+                    raise
+                return None
+        assert found.size is not None, "S3 always says it"
+        return StoredBlob(sha256, found.size)
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See BlobStore."""
+        with _answering():
+            for found in self._client.list_objects(bucket_name=self._bucket, prefix=_PREFIX):
+                sha256 = found.object_name.removeprefix(_PREFIX)
+                if is_digest(sha256):
+                    yield StoredBlob(sha256, found.size)
+
+    def abandon(self, until: datetime) -> int:
+        """See BlobStore. Parts of an upload that was not completed are kept, and in no listing, until it is aborted."""
+        left, marker = 0, None
+        with _answering():
+            while True:
+                # minio's public methods list no uploads
+                page = self._client._list_multipart_uploads(self._bucket, prefix=_PREFIX, key_marker=marker)
+                for upload in page.uploads:
+                    assert upload.initiated_time is not None and upload.upload_id is not None, "S3 always says these"
+                    if upload.initiated_time < until:
+                        self._abort(upload.object_name, upload.upload_id)
+                        left += 1
+                if not page.is_truncated:
+                    return left
+                marker = page.next_key_marker
+
     def check(self) -> None:
         """See BlobStore."""
         with _answering():
             if not self._client.bucket_exists(bucket_name=self._bucket):
                 raise Unavailable(f"the store has no bucket {self._bucket!r}")
 
-    def _holds(self, sha256: str, size: int) -> bool:
+    def _send(self, blob: StoredBlob, file: BinaryIO) -> None:
+        """Parts go one after the other: none is under way any more when minio aborts an upload that failed."""
+        with _answering():
+            self._client.put_object(
+                bucket_name=self._bucket,
+                object_name=_name(blob.sha256),
+                data=file,
+                length=blob.size,
+                part_size=PART_BYTES,
+                num_parallel_uploads=1,
+            )
+        if self.find(blob.sha256) != blob:  # a server may say that it could not put the parts together with status 200
+            raise Unavailable("the store took the blob, and does not have it")
+
+    def _abort(self, name: str, upload: str) -> None:
         try:
-            return self._client.stat_object(bucket_name=self._bucket, object_name=_name(sha256)).size == size
+            self._client._abort_multipart_upload(self._bucket, name, upload)
         except S3Error as error:
-            if error.code != "NoSuchKey":
+            if error.code != "NoSuchUpload":  # it has ended meanwhile
                 raise
-            return False
 
 
 def _name(sha256: str) -> str:
-    return f"blobs/{sha256}"
+    return f"{_PREFIX}{sha256}"
 
 
 @contextmanager

@@ -2,23 +2,31 @@
 
 import hashlib
 import io
+import os
 import socket
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from services.storage.blob_store import BlobStore
+from services.storage.blob_store import CHUNK_BYTES, BlobStore, StoredBlob
 from services.storage.errors import CorruptBlob, InvalidRequest, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
-from services.storage.s3_store import S3Store
+from services.storage.s3_store import PART_BYTES, S3Store
 from tests.contracts.s3_servers import S3Server
 
 BODY = bytes(range(256)) * 8192  # two chunks
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
 Damage = Callable[[bytes], None]
+
+
+def in_an_hour() -> datetime:
+    return datetime.now(UTC) + timedelta(hours=1)
 
 
 @pytest.fixture(params=["folder", "moto", pytest.param("ceph", marks=pytest.mark.s3)])
@@ -122,6 +130,50 @@ def test_a_deleted_blob_is_gone_and_can_be_put_again(store: BlobStore):
     assert read(store) == BODY
 
 
+class CountingBody(io.BytesIO):
+    """Remembers the most that was asked for at a time."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.most = max(self.most, len(self.getbuffer()) if size is None or size < 0 else size)
+        return super().read(size)
+
+
+def test_a_body_is_read_in_pieces(store: BlobStore):
+    body = CountingBody(BODY)
+
+    store.put(DIGEST, body)
+
+    assert body.most == CHUNK_BYTES < len(BODY)
+
+
+def test_a_stored_blob_is_found_with_its_size(store: BlobStore):
+    store.put(DIGEST, io.BytesIO(BODY))
+
+    assert store.find(DIGEST) == StoredBlob(DIGEST, len(BODY))
+    assert store.find("0" * 64) is None
+    assert list(store.blobs()) == [StoredBlob(DIGEST, len(BODY))]
+
+
+def test_a_deleted_blob_is_not_listed(store: BlobStore):
+    store.put(DIGEST, io.BytesIO(BODY))
+
+    store.delete(DIGEST)
+
+    assert list(store.blobs()) == []
+    assert store.find(DIGEST) is None
+
+
+def test_nothing_is_abandoned_where_every_writer_has_ended(store: BlobStore):
+    store.put(DIGEST, io.BytesIO(BODY))
+    with pytest.raises(InvalidRequest):
+        store.put(DIGEST, io.BytesIO(b"other"))
+
+    assert store.abandon(in_an_hour()) == 0
+    assert read(store) == BODY
+
+
 def test_a_store_that_answers_passes_the_check(store: BlobStore):
     store.check()
 
@@ -133,6 +185,62 @@ def test_a_folder_is_left_without_half_written_files(tmp_path: Path):
         store.put(DIGEST, io.BytesIO(b"other"))
 
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [DIGEST]
+
+
+def test_a_file_that_a_killed_writer_left_is_removed_once_it_is_old(tmp_path: Path):
+    store = FolderStore(tmp_path)
+    left = tmp_path / "incoming-killed"
+    left.write_bytes(BODY[:1000])
+
+    assert store.abandon(LONG_AGO) == 0
+    assert left.exists()
+    assert store.abandon(in_an_hour()) == 1
+    assert not left.exists()
+
+
+def test_a_large_blob_is_sent_to_s3_in_parts(s3_server: S3Server):
+    store, bucket = s3_server.new_store()
+    body = os.urandom(1000) * (2 * PART_BYTES // 1000 + 1)
+    sha256 = hashlib.sha256(body).hexdigest()
+
+    assert store.put(sha256, io.BytesIO(body)) == len(body)
+
+    assert read(store, sha256) == body
+    tag = s3_server.client().head_object(Bucket=bucket, Key=f"blobs/{sha256}")["ETag"]
+    assert tag.endswith('-3"'), "the number of parts"
+
+
+class UnreadableFrom(io.BytesIO):
+    """A file of many parts, whose disk fails."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > PART_BYTES:
+            raise OSError("the disk failed")
+        return super().read(size)
+
+
+def test_an_upload_to_s3_that_fails_leaves_nothing(s3_server: S3Server):
+    store, bucket = s3_server.new_store()
+    body = bytes(3 * PART_BYTES)
+    blob = StoredBlob(hashlib.sha256(body).hexdigest(), len(body))
+
+    with pytest.raises(OSError, match="the disk failed"):
+        store._send(blob, UnreadableFrom(body))
+
+    assert store.find(blob.sha256) is None
+    assert "Uploads" not in s3_server.client().list_multipart_uploads(Bucket=bucket)
+
+
+def test_the_parts_of_a_killed_upload_to_s3_are_removed_once_they_are_old(s3_server: S3Server):
+    store, bucket = s3_server.new_store()
+    s3 = s3_server.client()
+    names = [f"blobs/{DIGEST}", f"blobs/{DIGEST}", "somebody/else"]
+    uploads = [s3.create_multipart_upload(Bucket=bucket, Key=name)["UploadId"] for name in names]
+    s3.upload_part(Bucket=bucket, Key=names[0], UploadId=uploads[0], PartNumber=1, Body=BODY)
+
+    assert store.abandon(LONG_AGO) == 0
+    assert store.abandon(in_an_hour()) == 2
+    assert [upload["Key"] for upload in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == ["somebody/else"]
 
 
 def test_an_s3_server_that_is_away_is_unavailable():

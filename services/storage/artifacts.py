@@ -14,9 +14,9 @@ from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, Checkpoint
 BINARY = "application/octet-stream"
 
 
-def record_blob(session: Session, sha256: str, size: int) -> None:
-    """Notes that the store holds a blob whole."""
-    insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=database_now(session))
+def record_blob(session: Session, sha256: str, size: int) -> bool:
+    """Notes that the store holds a blob whole; whether nobody had."""
+    return insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=database_now(session))
 
 
 def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]) -> None:

@@ -95,7 +95,8 @@ class S3Store:
                 # minio's public methods list no uploads
                 page = self._client._list_multipart_uploads(self._bucket, prefix=_PREFIX, key_marker=marker)
                 for upload in page.uploads:
-                    assert upload.initiated_time is not None and upload.upload_id is not None, "S3 always says these"
+                    assert upload.initiated_time is not None, "S3 always says it"
+                    assert upload.upload_id is not None, "S3 always says it"
                     if upload.initiated_time < until:
                         self._abort(upload.object_name, upload.upload_id)
                         left += 1

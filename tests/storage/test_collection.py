@@ -2,25 +2,30 @@
 
 import hashlib
 import io
+import random
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from services.client.schemas import JobKind
 from services.storage.artifacts import keep_blob
 from services.storage.attempts import lock_attempt
-from services.storage.collection import Collected, collect, unnamed_bytes
+from services.storage.blob_store import BlobStore, StoredBlob
+from services.storage.collection import Collected, abandon, adopt, collect, unnamed_bytes
 from services.storage.database import Database, database_now
-from services.storage.errors import NotFound, Unavailable
+from services.storage.errors import DomainError, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.tables import BlobRow
-from services.storage.worker_writes import KEPT_CHECKPOINTS, add_checkpoint, succeed
-from tests.storage.builders import BLOB, a_checkpoint, a_job, a_started_worker, a_success
+from services.storage.worker_writes import KEPT_CHECKPOINTS, add_checkpoint, latest_checkpoints, succeed
+from tests.contracts.s3_servers import S3Server
+from tests.storage.builders import BLOB, Worker, a_checkpoint, a_job, a_started_worker, a_success
 
 DAY = timedelta(hours=24)
 BODY = b"weights"
@@ -31,7 +36,7 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "blobs")
 
 
-def keep(database: Database, store: FolderStore, body: bytes = BODY) -> str:
+def keep(database: Database, store: BlobStore, body: bytes = BODY) -> str:
     sha256 = hashlib.sha256(body).hexdigest()
     keep_blob(database, store, sha256, io.BytesIO(body))
     return sha256
@@ -43,7 +48,7 @@ def age(database: Database, hours: float = 25) -> None:
         session.execute(update(BlobRow).values(created_at=database_now(session) - timedelta(hours=hours)))
 
 
-def is_there(database: Database, store: FolderStore, sha256: str) -> bool:
+def is_there(database: Database, store: BlobStore, sha256: str) -> bool:
     """Whether a blob has a row and its bytes; never one without the other."""
     with database.reading() as session:
         row = session.get(BlobRow, sha256)
@@ -168,3 +173,152 @@ def test_a_blob_that_is_sent_after_such_a_kill_is_whole(database: Database, tmp_
     keep(database, store)
 
     assert is_there(database, store, sha256)
+
+
+@pytest.fixture(params=["folder", "moto", pytest.param("ceph", marks=pytest.mark.s3)])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "folder":
+        return FolderStore(tmp_path / "blobs")
+    server: S3Server = request.getfixturevalue(request.param)
+    return server.new_store()[0]
+
+
+def test_bytes_without_a_row_are_removed_once_they_are_known_for_long(database: Database, any_store: BlobStore):
+    kept = keep(database, any_store, b"other")
+    sha256 = hashlib.sha256(BODY).hexdigest()
+    any_store.put(sha256, io.BytesIO(BODY))  # and its writer dies
+
+    assert adopt(database, any_store) == 1
+    assert adopt(database, any_store) == 0
+    age(database, hours=23)
+    assert collect(database, any_store, DAY).blobs == 0
+    assert is_there(database, any_store, sha256)
+
+    age(database)
+
+    assert collect(database, any_store, DAY).blobs == 2
+    assert not is_there(database, any_store, sha256)
+    assert not is_there(database, any_store, kept)
+
+
+def test_a_blob_that_is_collected_after_it_was_listed_gets_no_row(database: Database, tmp_path: Path):
+    class LateStore(FolderStore):
+        def blobs(self) -> Iterator[StoredBlob]:
+            listed = list(super().blobs())
+            assert collect(database, self, DAY).blobs == 1
+            yield from listed
+
+    store = LateStore(tmp_path)
+    sha256 = keep(database, store)
+    age(database)
+
+    assert adopt(database, store) == 0
+    assert not is_there(database, store, sha256)
+
+
+def test_a_blob_that_is_sent_while_its_bytes_get_a_row_is_there_afterwards(database: Database, tmp_path: Path):
+    class AdoptingStore(FolderStore):
+        def put(self, sha256: str, body: IO[bytes]) -> int:
+            size = super().put(sha256, body)  # the bytes are there already: nothing is written
+            assert adopt(database, self) == 1
+            assert collect(database, self, DAY).blobs == 0
+            return size
+
+    sha256 = hashlib.sha256(BODY).hexdigest()
+    FolderStore(tmp_path).put(sha256, io.BytesIO(BODY))
+
+    keep(database, AdoptingStore(tmp_path))
+
+    assert is_there(database, FolderStore(tmp_path), sha256)
+
+
+def test_what_is_left_of_killed_writers_is_removed_once_it_is_old(database: Database, tmp_path: Path):
+    store = FolderStore(tmp_path / "blobs")
+    left = tmp_path / "blobs" / "incoming-killed"
+    left.write_bytes(BODY)
+
+    assert abandon(database, store, DAY) == 0
+    assert abandon(database, store, -DAY) == 1  # a writer that begins tomorrow is no younger
+    assert not left.exists()
+
+
+class Senders:
+    """Workers of several jobs that send, name and resume the same few bodies while others age and collect these.
+
+    A blob ages, by more than collection's least age, only while nobody sends it: sending takes less than that.
+    """
+
+    def __init__(self, database: Database, store: BlobStore, seed: int) -> None:
+        self._database, self._store, self._seed = database, store, seed
+        self._guard = threading.Lock()
+        self._under_way: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self.collected = self.adopted = 0
+        self.ended = threading.Event()
+
+    def work(self, worker: Worker, number: int, rounds: int) -> None:
+        choose = random.Random(self._seed + number)
+        for _ in range(rounds):
+            self._resume(worker)
+            body = b"state %d" % choose.randrange(8)
+            if choose.random() < 0.3:  # a writer that dies before it writes the row
+                self._store.put(hashlib.sha256(body).hexdigest(), io.BytesIO(body))
+            else:
+                self._send(worker, body)
+
+    def disturb(self) -> None:
+        """Ages, collects and adopts until all have ended."""
+        choose = random.Random(self._seed)
+        while not self.ended.is_set():
+            with self._guard:
+                idle = [blob.sha256 for blob in self._store.blobs() if not self._under_way[blob.sha256]]
+                with self._database.writing.begin() as session:
+                    old = database_now(session) - 2 * DAY
+                    aged = choose.sample(idle, len(idle) // 2)
+                    session.execute(update(BlobRow).where(BlobRow.sha256.in_(aged)).values(created_at=old))
+            self.collected += collect(self._database, self._store, DAY).blobs
+            self.adopted += adopt(self._database, self._store)
+
+    def _resume(self, worker: Worker) -> None:
+        with self._database.reading() as session:
+            checkpoints = latest_checkpoints(session, worker.assignment.job)
+        for checkpoint in checkpoints:
+            self._read(checkpoint.sha256, "a checkpoint is gone")
+
+    def _send(self, worker: Worker, body: bytes) -> None:
+        sha256 = hashlib.sha256(body).hexdigest()
+        with self._guard:
+            self._under_way[sha256] += 1
+        keep(self._database, self._store, body)
+        self._read(sha256, "what was just sent is gone")
+        with self._database.writing.begin() as session:
+            add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
+        with self._guard:
+            self._under_way[sha256] -= 1
+
+    def _read(self, sha256: str, fault: str) -> None:
+        try:
+            self._store.open(sha256).close()
+        except DomainError as error:
+            self.faults.append(f"{fault}: {error}")
+
+
+def test_collection_never_takes_what_others_send_name_and_resume(database: Database, any_store: BlobStore):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    senders = Senders(database, any_store, seed)
+    jobs = [a_job(database, JobKind.RETRAIN) for _ in range(3)]
+    workers = [a_started_worker(database) for _ in jobs]
+    with ThreadPoolExecutor() as pool:
+        disturbing = pool.submit(senders.disturb)
+        working = [pool.submit(senders.work, worker, number, 12) for number, worker in enumerate(workers)]
+        wait(working)
+        senders.ended.set()
+        for work in (*working, disturbing):
+            work.result()
+
+    assert senders.faults == []
+    assert senders.collected + senders.adopted > 0
+    with database.reading() as session:
+        rows = session.scalars(select(BlobRow.sha256)).all()
+    assert all(is_there(database, any_store, sha256) for sha256 in rows)

@@ -19,10 +19,8 @@ from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
 from services.control_plane.settings import Settings
 from services.control_plane.signing_keys import SigningKeys
-from services.storage.blob_store import BlobStore
+from services.control_plane.store import open_store, require_usable
 from services.storage.database import migrate, open_database
-from services.storage.folder_store import FolderStore
-from services.storage.s3_store import S3Store
 from services.storage.tokens import keep_first_token
 from services.telemetry.logs import start_logging
 
@@ -33,6 +31,7 @@ def main() -> None:
     settings = Settings()
     start_logging(settings.log_format, settings.log_level)
     parts = open_parts(settings)
+    require_usable(parts.store)
     migrate(parts.database)
     if settings.first_token_path is not None:
         with parts.database.writing.begin() as session:
@@ -49,11 +48,11 @@ def main() -> None:
 
 
 def open_parts(settings: Settings) -> Parts:
-    """The parts that the settings name; only the store is spoken to."""
+    """The parts that the settings name; none is spoken to yet."""
     return Parts(
         settings=settings,
         database=open_database(settings.database),
-        store=_open_store(settings),
+        store=open_store(settings),
         ray=RayCluster(
             address=settings.ray_address,
             token_path=settings.ray_token_path,
@@ -68,20 +67,6 @@ def open_parts(settings: Settings) -> Parts:
         ),
         identity_provider=_open_identity_provider(settings),
     )
-
-
-def _open_store(settings: Settings) -> BlobStore:
-    if settings.s3_endpoint is None:
-        return FolderStore(settings.state_folder / "blobs")
-    store = S3Store(
-        endpoint=settings.s3_endpoint,
-        bucket=settings.s3_bucket,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
-        secure=settings.s3_secure,
-    )
-    store.make_bucket()
-    return store
 
 
 def _open_identity_provider(settings: Settings) -> IdentityProvider | None:

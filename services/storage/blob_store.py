@@ -28,6 +28,14 @@ class StoredBlob:
     size: int  # bytes
 
 
+class UnusableStore(Exception):
+    """A store that was set up wrongly, or is away; `argument` is that of its constructor to look at first."""
+
+    def __init__(self, argument: str, detail: str) -> None:
+        super().__init__(detail)
+        self.argument = argument
+
+
 class BlobStore(Protocol):
     """Where blobs lie. A blob is there whole and verified, or not at all; it never changes until it is deleted.
 
@@ -67,6 +75,14 @@ class BlobStore(Protocol):
 
     def abandon(self, until: datetime) -> int:
         """Removes what writers that began before this moment and never ended have left; returns how many they were."""
+        ...
+
+    def probe(self) -> None:
+        """Tries on something that is no blob what the other methods rely on, and leaves nothing of it.
+
+        Raises:
+            UnusableStore: it fails.
+        """
         ...
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from services.storage.blob_store import StoredBlob, check_digest, copy_verified, is_digest, verified_copy
+from services.storage.blob_store import StoredBlob, UnusableStore, check_digest, copy_verified, is_digest, verified_copy
 from services.storage.errors import NotFound, Unavailable
 
 _UNFINISHED = "incoming-"  # begins the names of files that are still written
@@ -70,6 +70,16 @@ class FolderStore:
                     path.unlink()
                     left += 1
         return left
+
+    def probe(self) -> None:
+        """See BlobStore. A link is made only where none is: there are file systems without them."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._folder, prefix=_UNFINISHED) as file:
+                link = Path(f"{file.name}-link")
+                os.link(file.name, link)
+                link.unlink()
+        except OSError as error:
+            raise UnusableStore("folder", f"blobs cannot be written to {self._folder}: {error.strerror}") from error
 
     def check(self) -> None:
         """See BlobStore."""

@@ -1,20 +1,31 @@
 """Blobs in a bucket of an S3 server."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from io import BytesIO
 from typing import IO, BinaryIO
+from uuid import uuid4
 
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
 
-from services.storage.blob_store import StoredBlob, check_digest, copy_verified, is_digest, verified_copy
+from services.storage.blob_store import StoredBlob, UnusableStore, check_digest, copy_verified, is_digest, verified_copy
 from services.storage.errors import NotFound, Unavailable
 
 PART_BYTES = 16 << 20  # a larger blob is sent in parts of this size, of which one is in memory
 _PREFIX = "blobs/"
+_ARGUMENTS = {  # of S3Store, by S3's words for what is wrong with them
+    "AccessDenied": "access_key",
+    "InvalidAccessKeyId": "access_key",
+    "SignatureDoesNotMatch": "secret_key",
+    "BucketAlreadyExists": "bucket",
+    "InvalidBucketName": "bucket",
+    "NoSuchBucket": "bucket",
+}
 # minio waits five minutes and tries six times on its own.
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 _RETRIES = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
@@ -24,7 +35,7 @@ class S3Store:
     """Objects named `blobs/<sha256>`, of at most 156 GB: ten thousand parts."""
 
     def __init__(self, *, endpoint: str, bucket: str, access_key: str, secret_key: str, secure: bool) -> None:
-        self._bucket = bucket
+        self._endpoint, self._bucket = endpoint, bucket
         self._client = Minio(
             endpoint=endpoint,
             access_key=access_key,
@@ -32,12 +43,6 @@ class S3Store:
             secure=secure,
             http_client=urllib3.PoolManager(timeout=_TIMEOUT, retries=_RETRIES, maxsize=10),
         )
-
-    def make_bucket(self) -> None:
-        """Makes the bucket unless it is there."""
-        with _answering():
-            if not self._client.bucket_exists(bucket_name=self._bucket):
-                self._client.make_bucket(bucket_name=self._bucket)
 
     def put(self, sha256: str, body: IO[bytes]) -> int:
         """See BlobStore. Verified on the local disk first: the store is only sent what is right."""
@@ -104,11 +109,45 @@ class S3Store:
                     return left
                 marker = page.next_key_marker
 
+    def probe(self) -> None:
+        """See BlobStore. The bucket is made where it is missing."""
+        try:
+            self._make_bucket()
+            self._try_out()
+        except S3Error as error:
+            argument = _ARGUMENTS.get(error.code or "", "endpoint")
+            raise UnusableStore(argument, f"the S3 server at {self._endpoint} refused: {error.code}") from error
+        except (MinioException, urllib3.exceptions.HTTPError) as error:
+            cause = getattr(error, "reason", None) or error
+            argument = "secure" if isinstance(cause, urllib3.exceptions.SSLError) else "endpoint"
+            raise UnusableStore(argument, f"no S3 server answers at {self._endpoint}: {cause}") from error
+        except ValueError as error:  # minio's, of names
+            raise UnusableStore("bucket", str(error)) from error
+
     def check(self) -> None:
         """See BlobStore."""
         with _answering():
             if not self._client.bucket_exists(bucket_name=self._bucket):
                 raise Unavailable(f"the store has no bucket {self._bucket!r}")
+
+    def _make_bucket(self) -> None:
+        if not self._client.bucket_exists(bucket_name=self._bucket):
+            self._client.make_bucket(bucket_name=self._bucket)
+
+    def _try_out(self) -> None:
+        name, body = f"probe/{uuid4().hex}", os.urandom(1000)
+        self._client.put_object(bucket_name=self._bucket, object_name=name, data=BytesIO(body), length=len(body))
+        try:
+            listed = [found.object_name for found in self._client.list_objects(bucket_name=self._bucket, prefix=name)]
+            response = self._client.get_object(bucket_name=self._bucket, object_name=name)
+            with response:
+                received = response.read()
+            response.release_conn()
+        finally:
+            self._client.remove_object(bucket_name=self._bucket, object_name=name)
+        self._client._list_multipart_uploads(self._bucket, prefix=_PREFIX)
+        if listed != [name] or received != body:
+            raise UnusableStore("endpoint", f"the S3 server at {self._endpoint} did not return what it was sent")
 
     def _send(self, blob: StoredBlob, file: BinaryIO) -> None:
         """Parts go one after the other: none is under way any more when minio aborts an upload that failed."""

@@ -26,7 +26,7 @@ class S3Server:
         """A store on an empty bucket, and the bucket's name."""
         bucket = f"test-{uuid4().hex}"
         store = self.store(bucket)
-        store.make_bucket()
+        store.probe()
         return store, bucket
 
     def client(self):

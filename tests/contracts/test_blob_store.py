@@ -6,12 +6,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from services.storage.blob_store import CHUNK_BYTES, BlobStore, StoredBlob
+from services.storage.blob_store import CHUNK_BYTES, BlobStore, StoredBlob, UnusableStore
 from services.storage.errors import CorruptBlob, InvalidRequest, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.s3_store import PART_BYTES, S3Store
@@ -174,6 +175,14 @@ def test_nothing_is_abandoned_where_every_writer_has_ended(store: BlobStore):
     assert read(store) == BODY
 
 
+def test_a_probe_leaves_nothing(store: BlobStore):
+    store.probe()
+    store.probe()
+
+    assert list(store.blobs()) == []
+    assert store.abandon(in_an_hour()) == 0
+
+
 def test_a_store_that_answers_passes_the_check(store: BlobStore):
     store.check()
 
@@ -251,6 +260,41 @@ def test_an_s3_server_that_is_away_is_unavailable():
 
         with pytest.raises(Unavailable):
             store.check()
+        with pytest.raises(UnusableStore, match=f"no S3 server answers at {endpoint}") as caught:
+            store.probe()
+        assert caught.value.argument == "endpoint"
+
+
+def test_tls_with_a_server_that_speaks_none_is_named(moto: S3Server):
+    keys = {"access_key": moto.access_key, "secret_key": moto.secret_key}
+    store = S3Store(endpoint=moto.endpoint, bucket="blobs", secure=True, **keys)
+
+    with pytest.raises(UnusableStore) as caught:
+        store.probe()
+    assert caught.value.argument == "secure"
+
+
+def test_a_bucket_that_cannot_be_called_so_is_named(moto: S3Server):
+    with pytest.raises(UnusableStore) as caught:
+        moto.store("_").probe()
+    assert caught.value.argument == "bucket"
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
+def test_a_wrong_key_is_named(ceph: S3Server, wrong: str):  # moto lets everyone in
+    with pytest.raises(UnusableStore) as caught:
+        replace(ceph, **{wrong: "wrong"}).store("blobs").probe()
+    assert caught.value.argument == wrong
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
+    store = FolderStore(tmp_path / "blobs")
+    (tmp_path / "blobs").rmdir()
+
+    with pytest.raises(UnusableStore, match="No such file") as caught:
+        store.probe()
+    assert caught.value.argument == "folder"
 
 
 def test_a_missing_bucket_fails_the_check(s3_server: S3Server):

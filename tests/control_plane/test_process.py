@@ -26,3 +26,20 @@ def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait() == 0
     assert (tmp_path / "fasterseg.db").exists()
+
+
+def test_a_process_with_a_store_that_it_cannot_use_names_the_setting_and_ends(tmp_path: Path):
+    environment = {
+        **os.environ,
+        "FASTERSEG_STATE_FOLDER": str(tmp_path),
+        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
+        "FASTERSEG_S3_ENDPOINT": f"127.0.0.1:{free_port()}",
+        "FASTERSEG_S3_SECURE": "false",
+    }
+    command = [sys.executable, "-m", "services.control_plane"]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("FASTERSEG_S3_ENDPOINT: no S3 server answers at 127.0.0.1:")
+    assert not (tmp_path / "fasterseg.db").exists()

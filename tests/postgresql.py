@@ -36,8 +36,8 @@ def postgresql(binaries: Path, *, fsync: bool) -> Iterator[str]:
 
 
 def postgresql_binaries() -> Path | None:
-    """The folder of initdb and pg_ctl; None where PostgreSQL is not installed."""
+    """The folder of initdb, pg_ctl and their like; None where PostgreSQL is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = shutil.which("initdb")
-    folders = [*([Path(found).parent] if found else []), *installed]
+    folders = [*([Path(found).resolve().parent] if found else []), *installed]
     return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)

@@ -1,5 +1,6 @@
 """The control plane's process: migrates the database, then serves, with dispatcher and collection beside."""
 
+import argparse
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from services.control_plane.app import create_app
 from services.control_plane.collection_loop import collect_until
 from services.control_plane.dispatcher import Dispatcher
+from services.control_plane.fsck import fsck
 from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
@@ -26,9 +28,17 @@ from services.telemetry.logs import start_logging
 
 
 def main() -> None:
+    """Serves, or compares rows and store: `fsck`."""
+    parser = argparse.ArgumentParser(prog="python -m services.control_plane")
+    parser.add_argument("command", nargs="?", choices=["serve", "fsck"], default="serve")
+    if parser.parse_args().command == "fsck":
+        sys.exit(fsck(Settings()))
+    _serve(Settings())
+
+
+def _serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT; requests and the dispatcher's tick in progress are finished first."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when it has shut down
-    settings = Settings()
     start_logging(settings.log_format, settings.log_level)
     parts = open_parts(settings)
     require_usable(parts.store)

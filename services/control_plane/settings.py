@@ -64,7 +64,12 @@ class Settings(TelemetrySettings):
     @property
     def database(self) -> str:
         """The database's URL."""
-        return self.database_url or f"sqlite:///{self.state_folder.absolute() / 'fasterseg.db'}"
+        return self.database_url or f"sqlite:///{self.embedded_database}"
+
+    @property
+    def embedded_database(self) -> Path:
+        """SQLite's file."""
+        return self.state_folder.absolute() / "fasterseg.db"
 
     @property
     def worker_url(self) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,11 +19,13 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.storage.errors import Unavailable
 from services.storage.tables import Table, UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 20
 CONNECTIONS = 48  # opened as needed; FastAPI runs 40 requests at a time, dispatcher and collection need one each
 
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _NOW = {
     "postgresql": text("SELECT clock_timestamp() AS now").columns(now=UtcDateTime()),
     # %f gives milliseconds, SQLAlchemy reads microseconds
@@ -59,11 +63,23 @@ def migrate(database: Database) -> None:
         command.upgrade(config, "head")
 
 
+def require_migrated(database: Database) -> None:
+    """Unavailable unless the schema is of the newest revision; nothing is changed."""
+    newest = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    with database.engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found != newest:
+        raise Unavailable(
+            f"the database's schema is of revision {found}, and this version needs {newest}: "
+            "start the control plane of this version, which migrates it"
+        )
+
+
 @contextmanager
 def migrating(database: Database) -> Iterator[Config]:
     """What Alembic's commands need to work on the database, in one transaction."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     with database.engine.connect() as connection, _foreign_keys_unchecked(connection), connection.begin():
         config.attributes["connection"] = connection
         yield config

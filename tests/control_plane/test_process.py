@@ -43,3 +43,29 @@ def test_a_process_with_a_store_that_it_cannot_use_names_the_setting_and_ends(tm
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("FASTERSEG_S3_ENDPOINT: no S3 server answers at 127.0.0.1:")
     assert not (tmp_path / "fasterseg.db").exists()
+
+
+def test_fsck_names_faults_and_says_so_by_its_status(process: tuple[subprocess.Popen[str], str], tmp_path: Path):
+    environment = {
+        **os.environ,
+        "FASTERSEG_STATE_FOLDER": str(tmp_path),
+        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
+    }
+    command = [sys.executable, "-m", "services.control_plane", "fsck"]
+
+    def fsck(**others: str) -> tuple[int, str]:
+        done = subprocess.run(command, env=environment | others, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    assert fsck() == (0, "rows and store agree\n")
+    lost = tmp_path / "blobs" / "ab" / ("ab" * 32)
+    lost.parent.mkdir()
+    lost.write_bytes(b"bytes")
+    assert fsck() == (
+        1,
+        f"unknown {'ab' * 32}: 5 bytes without a row, which collection will remove\nfaults: 1\n",
+    )
+    elsewhere = str(tmp_path / "elsewhere")
+    status, said = fsck(FASTERSEG_STATE_FOLDER=elsewhere)
+    assert (status, said) == (2, f"FASTERSEG_STATE_FOLDER: there is no {elsewhere}/fasterseg.db\n")
+    assert not Path(elsewhere).exists()

@@ -26,16 +26,18 @@ from services.client.schemas import (
     Progress,
     Usage,
 )
-from services.storage.artifacts import record_blob
+from services.storage.artifacts import keep_blob, record_blob
 from services.storage.attempts import open_attempt
+from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now
 from services.storage.jobs import NewJob, claim_job, insert_job
 from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
-from services.storage.worker_writes import redeem_ticket
+from services.storage.worker_writes import add_checkpoint, redeem_ticket, succeed
 
 SPACE = {"num_layers": 3, "expansion_ratios": [4, 8], "student_ratio": 4}
 RESOLUTION = {"height": 64, "width": 128}
 BLOB = b"a trained network"
+STATE = b"state"
 _DOCUMENT = TypeAdapter(JsonObject)
 
 
@@ -75,6 +77,18 @@ def a_started_worker(database: Database, instance: str = "test") -> Worker:
         dispatch = open_attempt(session, job, instance)
         assignment = redeem_ticket(session, dispatch.submission_id, dispatch.ticket)
     return Worker(dispatch.submission_id, assignment.token, assignment)
+
+
+def a_trained_job(database: Database, store: BlobStore, state: bytes = STATE) -> str:
+    """The id of a job that has succeeded with a network, BLOB, after a checkpoint; the store has both."""
+    job = a_job(database, JobKind.RETRAIN)
+    worker = a_started_worker(database)
+    for body in (BLOB, state):
+        keep_blob(database, store, hashlib.sha256(body).hexdigest(), io.BytesIO(body))
+    with database.writing.begin() as session:
+        add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(state))
+        succeed(session, worker.submission_id, worker.token, a_success(JobKind.RETRAIN))
+    return job
 
 
 def end_backoff(session: Session) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 TOKEN = "the token of the one who set the service up"
 PROFILER_TOKEN = "what the profiler and it share"
+COMMAND = [sys.executable, "-m", "services.control_plane"]
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 
 
@@ -24,10 +25,8 @@ class Served:
     log: Path  # what it prints
 
 
-@contextmanager
-def control_plane(folder: Path, **variables: str) -> Iterator[Served]:
-    """A control plane whose state is in this folder; variables named without FASTERSEG_ change its settings."""
-    (folder / "api.token").write_text(TOKEN + "\n")
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Of a control plane whose state is in this folder; variables named without FASTERSEG_ change its settings."""
     settings = {
         "STATE_FOLDER": str(folder),
         "FIRST_TOKEN_PATH": str(folder / "api.token"),
@@ -37,12 +36,18 @@ def control_plane(folder: Path, **variables: str) -> Iterator[Served]:
         "PROFILER_URL": NOWHERE,
         **variables,
     }
-    environment = {**os.environ, **{f"FASTERSEG_{name}": value for name, value in settings.items()}}
-    command = [sys.executable, "-m", "services.control_plane"]
+    return {**os.environ, **{f"FASTERSEG_{name}": value for name, value in settings.items()}}
+
+
+@contextmanager
+def control_plane(folder: Path, **variables: str) -> Iterator[Served]:
+    """A control plane in this environment."""
+    (folder / "api.token").write_text(TOKEN + "\n")
+    settings = environment(folder, **variables)
     log = folder / "control_plane.log"
     with (
         log.open("w", buffering=1) as file,
-        subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(COMMAND, env=settings, stdout=file, stderr=subprocess.PIPE, text=True) as process,
     ):
         assert process.stderr is not None
         address = ""

@@ -1,6 +1,7 @@
 """The real process on a new state folder, with Ray and the profiler away, and the real client."""
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from services.client.client import FasterSegClient
 from services.client.errors import ProblemError
 from services.client.schemas import JobState
-from tests.serving import TOKEN, control_plane
+from services.control_plane.fsck import NOT_COMPARED
+from tests.serving import COMMAND, TOKEN, control_plane, environment
 
 
 def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
@@ -29,43 +31,21 @@ def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
 
 
 def test_a_process_with_a_store_that_it_cannot_use_names_the_setting_and_ends(tmp_path: Path):
-    environment = {
-        **os.environ,
-        "FASTERSEG_STATE_FOLDER": str(tmp_path),
-        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
-        "FASTERSEG_S3_ENDPOINT": f"127.0.0.1:{free_port()}",
-        "FASTERSEG_S3_SECURE": "false",
-    }
-    command = [sys.executable, "-m", "services.control_plane"]
+    (tmp_path / "api.token").write_text(TOKEN)
+    settings = environment(tmp_path, S3_ENDPOINT="127.0.0.1:9", S3_SECURE="false")
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(COMMAND, env=settings, capture_output=True, text=True)
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("FASTERSEG_S3_ENDPOINT: no S3 server answers at 127.0.0.1:")
+    assert done.stderr.splitlines()[-1].startswith("FASTERSEG_S3_ENDPOINT: no S3 server answers at 127.0.0.1:9")
     assert not (tmp_path / "fasterseg.db").exists()
 
 
-def test_fsck_names_faults_and_says_so_by_its_status(process: tuple[subprocess.Popen[str], str], tmp_path: Path):
-    environment = {
-        **os.environ,
-        "FASTERSEG_STATE_FOLDER": str(tmp_path),
-        "FASTERSEG_PROFILER_TOKEN": "what the profiler and it share",
-    }
-    command = [sys.executable, "-m", "services.control_plane", "fsck"]
+def test_fsck_compares_and_serves_nothing(tmp_path: Path):
+    settings = environment(tmp_path / "elsewhere")
 
-    def fsck(**others: str) -> tuple[int, str]:
-        done = subprocess.run(command, env=environment | others, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+    done = subprocess.run([*COMMAND, "fsck"], env=settings, capture_output=True, text=True)
 
-    assert fsck() == (0, "rows and store agree\n")
-    lost = tmp_path / "blobs" / "ab" / ("ab" * 32)
-    lost.parent.mkdir()
-    lost.write_bytes(b"bytes")
-    assert fsck() == (
-        1,
-        f"unknown {'ab' * 32}: 5 bytes without a row, which collection will remove\nfaults: 1\n",
-    )
-    elsewhere = str(tmp_path / "elsewhere")
-    status, said = fsck(FASTERSEG_STATE_FOLDER=elsewhere)
-    assert (status, said) == (2, f"FASTERSEG_STATE_FOLDER: there is no {elsewhere}/fasterseg.db\n")
-    assert not Path(elsewhere).exists()
+    missing = f"FASTERSEG_STATE_FOLDER: there is no {tmp_path}/elsewhere/fasterseg.db\n"
+    assert (done.returncode, done.stderr) == (NOT_COMPARED, missing)
+    assert not (tmp_path / "elsewhere").exists()

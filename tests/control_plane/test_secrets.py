@@ -3,10 +3,6 @@
 import io
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +16,12 @@ from services.control_plane.__main__ import open_parts
 from services.control_plane.dispatcher import Dispatcher
 from services.control_plane.parts import Parts
 from services.control_plane.settings import Settings
+from services.control_plane.store import require_usable
 from services.storage.database import Database, migrate
 from services.telemetry.logs import JsonLines
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.control_plane.fakes import FakeRay
+from tests.serving import TOKEN, control_plane
 from tests.storage.builders import a_job
 
 CANARY = "canary-5f1c-that-nobody-may-read"
@@ -82,54 +80,28 @@ def test_tokens_of_users_workers_and_the_profiler_are_in_no_line(
         assert secret not in log.getvalue()
 
 
-def a_closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-def a_process(tmp_path: Path) -> subprocess.Popen[str]:
-    (tmp_path / "api.token").write_text(CANARY + "-first")
-    environment = {
-        **os.environ,
-        "FASTERSEG_LOG_FORMAT": "json",
-        "FASTERSEG_LOG_LEVEL": "debug",
-        "FASTERSEG_STATE_FOLDER": str(tmp_path),
-        "FASTERSEG_FIRST_TOKEN_PATH": str(tmp_path / "api.token"),
-        "FASTERSEG_PROFILER_TOKEN": CANARY + "-profiler",
-        "FASTERSEG_PORT": str(a_closed_port()),
-        "FASTERSEG_RAY_ADDRESS": f"http://127.0.0.1:{a_closed_port()}",
-        "FASTERSEG_PROFILER_URL": f"http://127.0.0.1:{a_closed_port()}",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "services.control_plane"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_a_process_that_serves_writes_json_without_secrets(tmp_path: Path) -> None:
-    with a_process(tmp_path) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "running on" in line:
-                break
-        address = lines[-1].split("running on ")[1].split(" ")[0]
-        for token in (CANARY + "-first", CANARY + "-wrong"):
-            httpx.get(f"{address}/api/v1/jobs?{CANARY}", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
-        process.terminate()
-        lines += process.stdout
+    profiler = CANARY + "-profiler"
+    with control_plane(tmp_path, LOG_FORMAT="json", LOG_LEVEL="debug", PROFILER_TOKEN=profiler) as served:
+        for token in (TOKEN, CANARY + "-wrong"):
+            shown = {"Authorization": f"Bearer {token}"}
+            httpx.get(f"{served.address}/api/v1/jobs?{CANARY}", headers=shown, trust_env=False)
+        served.process.terminate()
+        served.process.wait()
 
-    said = [json.loads(line) for line in lines]
+    lines = served.log.read_text()
+    said = [json.loads(line) for line in lines.splitlines()]
     assert [line["status"] for line in said if line["event"] == "request" and line["route"] == "/jobs"] == [200, 401]
     assert "tick failed" in {line["event"] for line in said}, "Ray is away"
     assert {"time", "level", "logger", "event"} <= set.intersection(*(set(line) for line in said))
-    assert CANARY not in "".join(lines)
+    assert CANARY not in lines
+    assert TOKEN not in lines
+
+
+def start(settings: Settings) -> None:
+    parts = open_parts(settings)
+    require_usable(parts.store)
+    migrate(parts.database)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +124,8 @@ def test_what_keeps_a_process_from_starting_is_said_without_its_secrets(
     }.items():
         monkeypatch.setenv(name, value)
 
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - each cause has its own
-        migrate(open_parts(Settings()).database)
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - each cause has its own
+        start(Settings())
 
     said = "".join(traceback.format_exception(raised.value)) + log.getvalue()
     assert "Traceback" in said

@@ -45,7 +45,7 @@ class BlobStore(Protocol):
     """
 
     def put(self, sha256: str, body: IO[bytes]) -> int:
-        """Keeps a body and returns its size; a blob that is there already stays as it is.
+        """Keeps a body and returns its size; a blob that is there stays as it is, unless it is damaged.
 
         Raises:
             InvalidRequest: the body does not hash to this digest; nothing is kept.

@@ -1,5 +1,6 @@
 """Blobs in a folder of this machine: the embedded default."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ class FolderStore:
         self._folder = folder
 
     def put(self, sha256: str, body: IO[bytes]) -> int:
-        """See BlobStore. Written beside its place, synced, then linked: a name never stands for half a file."""
+        """See BlobStore. Written beside its place, synced, then named: a name never stands for half a file."""
         check_digest(sha256)
         path = self._path(sha256)
         path.parent.mkdir(exist_ok=True)
@@ -30,6 +31,8 @@ class FolderStore:
             size = copy_verified(body, file, sha256)
             file.flush()
             os.fsync(file.fileno())
+            if path.exists() and not _is_whole(path, sha256):
+                path.unlink()  # damaged: what was sent now takes its place
             if not path.exists():
                 _link(file.name, path)
         return size
@@ -88,6 +91,11 @@ class FolderStore:
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _link(source: str, path: Path) -> None:

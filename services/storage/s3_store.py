@@ -45,13 +45,15 @@ class S3Store:
         )
 
     def put(self, sha256: str, body: IO[bytes]) -> int:
-        """See BlobStore. Verified on the local disk first: the store is only sent what is right."""
+        """See BlobStore. Verified on the local disk first: the store is only sent what is right.
+
+        Sent also where the store seems to have it: its size would not tell whether it is damaged.
+        """
         check_digest(sha256)
         with tempfile.TemporaryFile() as file:
             blob = StoredBlob(sha256, copy_verified(body, file, sha256))
             file.seek(0)
-            if self.find(sha256) != blob:
-                self._send(blob, file)
+            self._send(blob, file)
         return blob.size
 
     def open(self, sha256: str) -> IO[bytes]:

@@ -107,6 +107,17 @@ def test_damage_is_detected(store_and_damage: tuple[BlobStore, Damage], damaged:
         store.open(DIGEST)
 
 
+@pytest.mark.parametrize("damaged", [BODY[:-1], b"", BODY[:-1] + b"x"], ids=["truncated", "emptied", "flipped"])
+def test_putting_a_damaged_blob_again_mends_it(store_and_damage: tuple[BlobStore, Damage], damaged: bytes):
+    store, damage = store_and_damage
+    store.put(DIGEST, io.BytesIO(BODY))
+    damage(damaged)
+
+    store.put(DIGEST, io.BytesIO(BODY))
+
+    assert read(store) == BODY
+
+
 def test_writers_of_one_blob_at_a_time_all_succeed(store: BlobStore):
     sizes: list[int] = []
     threads = [threading.Thread(target=lambda: sizes.append(store.put(DIGEST, io.BytesIO(BODY)))) for _ in range(4)]

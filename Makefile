@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu test-nvidia test-images test-s3 lint types up down clean
+.PHONY: help install demo test test-faults test-gpu test-nvidia test-images test-s3 lint types up down clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ demo: $(INSTALLED) ## profile, search, retrain, evaluate and export in minutes; 
 
 test: lint types ## everything that needs no GPU
 	$(BIN)/pytest
+
+test-faults: $(INSTALLED) ## real processes killed, stopped, cut off: the list of faults, and a table of what was measured (minutes)
+	$(BIN)/pytest -m "" tests/faults
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU with TensorRT
 	$(BIN)/pytest -m gpu

@@ -1,0 +1,144 @@
+"""Services of real processes to break, and the table of what was promised and measured at the end."""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from services.storage.blob_store import BlobStore
+from services.storage.folder_store import FolderStore
+from tests.faults.control_plane import QUICK, Periods
+from tests.faults.counting_worker import FOLDER
+from tests.faults.ray_stand_in import RayStandIn, ray_stand_in
+from tests.faults.service import PROFILER_TOKEN, TOKEN, Service
+from tests.postgresql import Server, postgresql_binaries, postgresql_server
+
+SEED = int(os.environ.get("FASTERSEG_FAULTS_SEED", secrets.randbits(32)))
+
+MakeService = Callable[..., Service]
+
+
+def pytest_report_header() -> str:
+    return f"faults: FASTERSEG_FAULTS_SEED={SEED}"
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    """Chance that the printed seed and the test's name repeat."""
+    return Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[RayStandIn]:
+    with ray_stand_in({FOLDER: str(tmp_path)}) as ray:
+        yield ray
+
+
+@pytest.fixture
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this test's own, which it may kill."""
+    binaries = postgresql_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: initdb and pg_ctl were not found")
+    with postgresql_server(binaries, fsync=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def make_service(tmp_path: Path, ray: RayStandIn) -> Iterator[MakeService]:
+    """Makes the service of a test on SQLite and a folder, unless it says otherwise."""
+    with ExitStack() as opened:
+
+        def make(
+            *, database_url: str | None = None, store: BlobStore | None = None, periods: Periods = QUICK, **more: str
+        ) -> Service:
+            url = database_url or f"sqlite:///{tmp_path / 'fasterseg.db'}"
+            service = Service(
+                folder=tmp_path,
+                environment=an_environment(tmp_path, url, ray.url) | more,
+                ray=ray,
+                store=store or FolderStore(tmp_path / "blobs"),
+                periods=periods,
+                database_url=url,
+            )
+            opened.callback(service.close)
+            return service
+
+        yield make
+
+
+@pytest.fixture
+def service(make_service: MakeService) -> Service:
+    """A service on SQLite and a folder, none of whose control planes is up."""
+    return make_service()
+
+
+def an_environment(folder: Path, database_url: str, ray_url: str) -> dict[str, str]:
+    """The settings of a control plane."""
+    (folder / "api.token").write_text(TOKEN)
+    return {
+        "FASTERSEG_STATE_FOLDER": str(folder),
+        "FASTERSEG_DATABASE_URL": database_url,
+        "FASTERSEG_PROFILER_TOKEN": PROFILER_TOKEN,
+        "FASTERSEG_FIRST_TOKEN_PATH": str(folder / "api.token"),
+        "FASTERSEG_RAY_ADDRESS": ray_url,
+        "FASTERSEG_PROFILER_URL": "http://127.0.0.1:9",
+        "FASTERSEG_DISPATCH_SECONDS": "0.1",
+        "FASTERSEG_CANCEL_GRACE_SECONDS": "5",
+    }
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    marked = item.get_closest_marker("row")
+    if marked is not None and report.when == "call":
+        report.row = marked.args
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows: dict[tuple[int, str], list[pytest.TestReport]] = {}
+    for outcome in ("passed", "failed", "xfailed"):
+        for report in terminalreporter.getreports(outcome):
+            if hasattr(report, "row"):
+                rows.setdefault(report.row, []).append(report)
+    if not rows:
+        return
+    table = [_summary(number, promised, reports) for (number, promised), reports in sorted(rows.items())]
+    terminalreporter.section(f"faults, FASTERSEG_FAULTS_SEED={SEED}")
+    columns = ("row", "promised", "measured", "runs", "violations")
+    terminalreporter.line(f"| {' | '.join(columns)} |")
+    terminalreporter.line("|---|---|---|---|---|")
+    for line in table:
+        terminalreporter.line(f"| {' | '.join(str(line[column]) for column in columns)} |")
+    terminalreporter.line(json.dumps({"seed": SEED, "rows": table}))
+
+
+def _summary(number: int, promised: str, reports: list[pytest.TestReport]) -> dict[str, object]:
+    """One row: the worst of each measure over all its tests."""
+    measures: dict[str, float] = {}
+    for name, value in (item for report in reports for item in report.user_properties if item[0] != "runs"):
+        measures[name] = max(measures.get(name, float("-inf")), float(str(value)))
+    measured = ", ".join(f"{name} {value:.4g}" for name, value in sorted(measures.items()))
+    runs = sum(int(str(dict(report.user_properties).get("runs", 1))) for report in reports)
+    violations = sum(report.outcome != "passed" for report in reports)
+    return {"row": number, "promised": promised, "measured": measured, "runs": runs, "violations": violations}

@@ -1,0 +1,71 @@
+"""The control plane's process as the tests start it: its own `main`, with other periods, fail-points and limits."""
+
+import importlib
+import os
+import resource
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray.job_submission import JobSubmissionClient
+
+from services.control_plane import __main__ as program
+from tests.faults.fail_points import kill_at
+
+assert JobSubmissionClient  # imported here so that no process of a test waits for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Periods:
+    """The service's own where nothing is said. They are constants there: nobody should have to choose them."""
+
+    lease: float = 60
+    heartbeat: float = 10
+    first_backoff: float = 5
+    resubmit: float = 30
+    exit: float = 30
+    busy: float = 20  # for which SQLite waits for a lock
+
+    def set(self) -> None:
+        """Changes them in this process."""
+        for module, name, value in (
+            ("storage.attempts", "LEASE_SECONDS", self.lease),
+            ("control_plane.dispatcher", "LEASE_SECONDS", self.lease),
+            ("storage.worker_writes", "HEARTBEAT_SECONDS", self.heartbeat),
+            ("storage.attempts", "FIRST_BACKOFF_SECONDS", self.first_backoff),
+            ("control_plane.dispatcher", "RESUBMIT_SECONDS", self.resubmit),
+            ("control_plane.dispatcher", "EXIT_SECONDS", self.exit),
+            ("storage.database", "BUSY_TIMEOUT_SECONDS", self.busy),
+        ):
+            owner = importlib.import_module(f"services.{module}")
+            assert hasattr(owner, name), f"{module} has no {name} any more"
+            setattr(owner, name, value)
+
+
+QUICK = Periods(lease=2.5, heartbeat=0.4, first_backoff=0.1, resubmit=0.7, exit=1.0)  # a 24th of the lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """What this process is to suffer from its start on."""
+
+    kill_at: int | None = None  # the fail-point
+    file_bytes: int | None = None  # no file may become larger: a full disk
+
+
+def serve(environment: dict[str, str], periods: Periods, disturbance: Disturbance, log: Path) -> None:
+    """The process: its settings come from the environment, its output goes to a file."""
+    output = log.open("a")
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    for name in [name for name in os.environ if name.startswith("FASTERSEG_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    periods.set()
+    if disturbance.kill_at is not None:
+        kill_at(disturbance.kill_at, log.with_suffix(".points"))
+    if disturbance.file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (disturbance.file_bytes, most))
+    program.main()

@@ -58,7 +58,12 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> Iterator[str]:
     yield postgresql_server
-    engine = create_engine(postgresql_server)
+    empty(postgresql_server)
+
+
+def empty(postgresql_url: str) -> None:
+    """Removes every row of a migrated database."""
+    engine = create_engine(postgresql_url)
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {', '.join(Table.metadata.tables)} RESTART IDENTITY"))
     engine.dispose()

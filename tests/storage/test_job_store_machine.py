@@ -1,13 +1,12 @@
 """The job store under random sequences of everything that dispatchers, workers and users do."""
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
@@ -15,37 +14,25 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.client.schemas import AttemptSuccess, FailureClass, Heartbeat, JobKind, JobState, Reason
 from services.storage.attempts import lose_attempt
-from services.storage.database import Database, migrate, open_database
+from services.storage.database import Database, open_database
 from services.storage.errors import Conflict, LeaseLost
 from services.storage.jobs import claim_job, find_job, request_cancel, request_pause, resume_job
 from services.storage.tables import AttemptRow, EventRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, fail, heartbeat, succeed
 from tests.storage.builders import Worker, a_job, a_started_worker, end_backoff
-
-_folder = tempfile.TemporaryDirectory(prefix="machine-")  # removed when the process ends
-
-
-def _migrated() -> Path:
-    path = Path(_folder.name) / "migrated.db"
-    if not path.exists():
-        database = open_database(f"sqlite:///{path}")
-        migrate(database)
-        database.engine.dispose()
-    return path
+from tests.storage.conftest import empty
 
 
 def _hurry(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    connection.cursor().execute("PRAGMA synchronous = OFF")  # nothing here outlives the process
+    connection.cursor().execute("PRAGMA synchronous = OFF")  # nothing here outlives the test
 
 
 class JobStoreMachine(RuleBasedStateMachine):
     """Workers never forget: an old one goes on writing after its attempt was lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         super().__init__()
-        path = shutil.copy(_migrated(), Path(_folder.name) / "run.db")
-        self.database: Database = open_database(f"sqlite:///{path}")
-        event.listen(self.database.engine, "connect", _hurry)
+        self.database = database
         self.jobs: list[str] = []
         self.workers: list[Worker] = []
         self.ended: set[str] = set()
@@ -133,5 +120,19 @@ class JobStoreMachine(RuleBasedStateMachine):
                 assert job.result == {"by": f"test-{job.id}-{job.epoch}"}, "only the latest attempt's result counts"
 
 
-TestJobStore = JobStoreMachine.TestCase
-TestJobStore.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+def test_the_job_store_keeps_its_promises_on_sqlite(migrated_sqlite: Path, tmp_path: Path):
+    def a_machine() -> JobStoreMachine:
+        path = shutil.copy(migrated_sqlite, tmp_path / "run.db")
+        database = open_database(f"sqlite:///{path}")
+        event.listen(database.engine, "connect", _hurry)
+        return JobStoreMachine(database)
+
+    run_state_machine_as_test(a_machine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None))
+
+
+def test_the_job_store_keeps_its_promises_on_postgresql(postgresql_url: str):
+    def a_machine() -> JobStoreMachine:
+        empty(postgresql_url)
+        return JobStoreMachine(open_database(postgresql_url))
+
+    run_state_machine_as_test(a_machine, settings=settings(max_examples=5, stateful_step_count=25, deadline=None))

@@ -65,6 +65,7 @@ class AttemptClient:
     """One attempt of a job; a context manager that sends heartbeats and delivers what is spooled while it is open.
 
     An attempt has one open client at a time, and only one client ever sends its events: they are numbered from 0.
+    `devices` are the GPUs that the worker holds, or 1 without any; none while it waits for them.
     Once the lease is lost, every method raises LeaseLost and nothing more is sent.
     """
 
@@ -75,12 +76,14 @@ class AttemptClient:
         *,
         token: str,
         heartbeat_seconds: float,
+        devices: int | None = None,
         outage_seconds: float = OUTAGE_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = connect(url, timeout=TIMEOUT_SECONDS, token=token, transport=transport)
         self._path = f"attempts/{submission_id}"
         self._heartbeat_seconds = heartbeat_seconds
+        self._devices = devices
         self._outage_seconds = outage_seconds
         self._threads = [
             threading.Thread(target=self._repeat, args=(step,), name=f"attempt {name}", daemon=True)
@@ -230,7 +233,7 @@ class AttemptClient:
                 self._changed.wait(seconds)
                 self._raise_if_ended()
             progress, self._progress = self._progress, None
-        self._note(self._post("heartbeat", Heartbeat(progress=progress)))
+        self._note(self._post("heartbeat", Heartbeat(progress=progress, devices=self._devices)))
         with self._changed:
             self._beaten_at = time.monotonic()
 

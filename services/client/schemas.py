@@ -1,10 +1,20 @@
 """The REST contract: what users and workers send to the control plane and what it answers."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
@@ -14,6 +24,26 @@ TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 JsonObject = dict[str, JsonValue]
 
 USAGE = "usage"  # the kind of the event that says what an attempt took
+
+
+def _written_out(value: object) -> object:
+    """A number would be taken for seconds since 1970."""
+    if isinstance(value, datetime) or "T" in str(value).upper():
+        return value
+    raise ValueError("write date, time and zone, as in 2026-12-01T08:00:00Z")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Deadline = Annotated[
+    AwareDatetime,
+    Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+]
+MaxHours = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Schema(BaseModel):
@@ -101,6 +131,15 @@ class JobSubmission(Schema):
     inputs: Inputs = Field(default_factory=Inputs)
     name: Name | None = None
     priority: int = Field(default=0, ge=-100, le=100)  # of two jobs that can run the higher starts first
+    max_hours: MaxHours | None = None  # of work, times the GPUs that it holds: then the job is paused
+    deadline: Deadline | None = None  # when the job is paused, unless it is over
+
+
+class Limits(Schema):
+    """Limits of a job to set; one that is left out stays as it is."""
+
+    max_hours: MaxHours | None = None
+    deadline: Deadline | None = None
 
 
 class Progress(Schema):
@@ -151,6 +190,10 @@ class Job(Schema):
     architectures: dict[str, Sha256]  # made by this job: role -> id
     artifacts: list[Artifact]
     priority: int
+    max_hours: float | None
+    deadline: datetime | None
+    used_hours: float  # of all attempts until their workers were last heard of, times their GPUs; 1 without any
+    limit_reached: str | None  # which limit keeps the job from running, and how to go on
     paused: bool  # queued and not started, or running and asked to stop for now
     cancel_requested: bool
     created_at: datetime
@@ -215,7 +258,7 @@ class Plan(Schema):
 class Event(Schema):
     """One line of a job's history.
 
-    Kinds: queued, started, progress, epoch, checkpoint, usage, requeued, pause_requested, paused, resumed,
+    Kinds: queued, started, progress, epoch, checkpoint, usage, requeued, pause_requested, paused, limits_set, resumed,
     cancel_requested, succeeded, failed, cancelled.
     """
 
@@ -403,7 +446,10 @@ class Assignment(Schema):
 
 
 class Heartbeat(Schema):
+    """That a worker lives, where it is, and what it holds: its hours count from the first heartbeat with `devices`."""
+
     progress: Progress | None = None
+    devices: int | None = Field(default=None, ge=1, le=10_000)  # GPUs, or 1 without any; none while it waits for them
 
 
 class AttemptStatus(Schema):

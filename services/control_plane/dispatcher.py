@@ -31,7 +31,7 @@ from services.storage.attempts import (
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
 from services.storage.errors import DomainError
-from services.storage.jobs import claim_job
+from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptOutcome
 from services.telemetry.logs import attempt_fields
 
@@ -123,7 +123,9 @@ class Dispatcher:
                 runnable.wait(seconds)
 
     def tick(self) -> None:
-        """One comparison of Ray with the rows, and whatever follows from it."""
+        """One comparison of Ray with the rows, and whatever follows from it; limits hold while Ray is away, too."""
+        with self._database.writing.begin() as session:
+            pause_where_limits_are_reached(session)
         jobs = self._ray.list_jobs()  # before the rows: what a worker reported before it ended is then in them
         self._settle(jobs, may_reap=self._is_steady())
         self._start_jobs()

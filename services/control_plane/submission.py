@@ -23,6 +23,7 @@ from fasterseg_core.presets import PAPER, QUICK
 from fasterseg_core.search_space import Resolution
 from services.client import schemas
 from services.client.schemas import InvalidField, JobKind, JobState, JobSubmission, JsonObject, Preset
+from services.storage.database import database_now
 from services.storage.documents import find_architecture, find_latency_table, parse_latency_table
 from services.storage.errors import Conflict, InvalidRequest, NotFound
 from services.storage.jobs import NewJob, find_job, insert_job, locked_job, submitted_before
@@ -71,7 +72,7 @@ def submit_job(session: Session, submission: JobSubmission, idempotency_key: str
     """The accepted job, or the one that the same key made before.
 
     Raises:
-        InvalidRequest: the spec, a reference or an input is wrong; `fields` says which.
+        InvalidRequest: the spec, a reference, an input or the deadline is wrong; `fields` says which.
         Conflict: a job that this one would wait for has failed or was cancelled.
     """
     if idempotency_key is not None:
@@ -97,6 +98,8 @@ def check_submission(
     session: Session, submission: JobSubmission, find: Callable[[Session, str], JobRow]
 ) -> CheckedSubmission:
     """What a submission asks for, its parents found by `find`; refused as by `submit_job`, but for missing rows."""
+    if submission.deadline is not None and submission.deadline <= database_now(session):
+        raise InvalidRequest.at("deadline", "has passed: name a later one")
     config = parse_spec(submission.kind, submission.spec, submission.preset)
     parents = _parents(session, submission.after, find)
     sources = _sources(submission, config, parents)

@@ -174,6 +174,13 @@ def renew_lease(session: Session, attempt: AttemptRow) -> None:
     attempt.lease_until = database_now(session) + timedelta(seconds=LEASE_SECONDS)
 
 
+def count_work(session: Session, attempt: AttemptRow) -> None:
+    """Counts how long an attempt has held its devices until now, when its worker is heard of."""
+    if attempt.placed_at is not None and attempt.devices is not None:
+        worked = (database_now(session) - attempt.placed_at).total_seconds() * attempt.devices
+        attempt.device_seconds = max(attempt.device_seconds, worked)
+
+
 def end_attempt(session: Session, attempt: AttemptRow, outcome: AttemptOutcome) -> None:
     """Ends a live attempt: nothing is accepted from its worker any more."""
     attempt.outcome, attempt.finished_at = outcome, database_now(session)

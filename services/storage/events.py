@@ -13,8 +13,8 @@ from services.storage.tables import AttemptRow, EventRow, JobRow
 PAGE = 1000
 SERVICE_KINDS = frozenset(
     {
-        *("queued", "started", "checkpoint", "requeued", "pause_requested", "paused", "resumed", "cancel_requested"),
-        *("succeeded", "failed", "cancelled"),
+        *("queued", "started", "checkpoint", "requeued", "pause_requested", "paused", "limits_set", "resumed"),
+        *("cancel_requested", "succeeded", "failed", "cancelled"),
     }
 )
 

@@ -8,10 +8,11 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Reason
+from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Limits, Reason
 from services.storage.database import database_now, insert_if_absent, new_id
 from services.storage.errors import Conflict, InvalidRequest, NotFound
 from services.storage.events import add_event
+from services.storage.limits import described, has_reached_a_limit, reached_limits, used_hours
 from services.storage.tables import JobEdgeRow, JobRow
 
 LEGAL_MOVES = {
@@ -63,6 +64,8 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         name=submission.name,
         state=JobState.QUEUED,
         priority=submission.priority,
+        max_hours=submission.max_hours,
+        deadline=submission.deadline,
         spec=new.spec,
         inputs=submission.inputs.model_dump(mode="json", exclude_none=True),
         sources=new.sources,
@@ -149,8 +152,8 @@ def move(session: Session, job: JobRow, to: JobState, event: str, now: datetime,
 def claim_job(session: Session, per_project: int | None = None) -> JobRow | None:
     """The oldest runnable job of the highest priority, now running under a new epoch; none where nothing can run.
 
-    Runnable: queued and not paused, its back-off over, every parent succeeded. Of a project of which `per_project`
-    run already, none is; dispatchers that claim at the same moment may exceed that by one each.
+    Runnable: queued and not paused, within its limits, its back-off over, every parent succeeded. Of a project of which
+    `per_project` run already, none is; dispatchers that claim at the same moment may exceed that by one each.
     """
     now = database_now(session)
     first = select(JobRow).where(_is_runnable(now)).order_by(JobRow.priority.desc(), JobRow.number).limit(1)
@@ -181,7 +184,8 @@ def _is_runnable(now: datetime) -> ColumnElement[bool]:
     waits = exists().where(
         JobEdgeRow.child == JobRow.id, JobEdgeRow.parent == parent.id, parent.state != JobState.SUCCEEDED
     )
-    return and_(JobRow.state == JobState.QUEUED, JobRow.paused_at.is_(None), JobRow.runnable_at <= now, ~waits)
+    is_ready = and_(JobRow.state == JobState.QUEUED, JobRow.paused_at.is_(None), JobRow.runnable_at <= now)
+    return and_(is_ready, ~waits, ~has_reached_a_limit(now))
 
 
 def fail_job(session: Session, job: JobRow, reason: Reason, now: datetime) -> None:
@@ -222,22 +226,50 @@ def request_pause(session: Session, job_id: str) -> JobRow:
     """
     job = _unfinished(session, job_id)
     if job.paused_at is None:
-        job.paused_at = database_now(session)
-        add_event(session, job, "paused" if job.state is JobState.QUEUED else "pause_requested", {}, job.paused_at)
+        _pause(session, job, {}, database_now(session))
     return job
 
 
-def resume_job(session: Session, job_id: str) -> JobRow:
-    """Lets a paused job run; one that is not paused is left as it is.
+def pause_where_limits_are_reached(session: Session) -> None:
+    """Pauses every job that has reached a limit of its own, as `request_pause` does."""
+    now = database_now(session)
+    is_open = JobRow.state.in_((JobState.QUEUED, JobState.RUNNING))
+    reached = select(JobRow).where(is_open, JobRow.paused_at.is_(None), has_reached_a_limit(now))
+    for job in session.scalars(reached.with_for_update(skip_locked=True)).all():  # others: at the next look
+        limits = reached_limits(job, used_hours(session, [job.id])[job.id], now)
+        _pause(session, job, {limit.field: limit.message for limit in limits}, now)
+
+
+def resume_job(session: Session, job_id: str, limits: Limits | None = None) -> JobRow:
+    """Lets a paused job run, under the limits that are given; one that is not paused takes these and is left as it is.
 
     Raises:
-        Conflict: the job is over.
+        Conflict: the job is over, or has reached a limit all the same.
     """
     job = _unfinished(session, job_id)
+    now = database_now(session)
+    if limits is not None:
+        _set_limits(session, job, limits, now)
+    reached = reached_limits(job, used_hours(session, [job.id])[job.id], now)
+    if reached:
+        raise Conflict(described(reached), reached)
     if job.paused_at is not None:
-        job.paused_at, job.runnable_at = None, database_now(session)
-        add_event(session, job, "resumed", {}, job.runnable_at)
+        job.paused_at, job.runnable_at = None, now
+        add_event(session, job, "resumed", {}, now)
     return job
+
+
+def _set_limits(session: Session, job: JobRow, limits: Limits, now: datetime) -> None:
+    given = limits.model_dump(mode="json", exclude_none=True)
+    if given:
+        job.max_hours = job.max_hours if limits.max_hours is None else limits.max_hours
+        job.deadline = job.deadline if limits.deadline is None else limits.deadline
+        add_event(session, job, "limits_set", given, now)
+
+
+def _pause(session: Session, job: JobRow, why: JsonObject, now: datetime) -> None:
+    job.paused_at = now
+    add_event(session, job, "paused" if job.state is JobState.QUEUED else "pause_requested", why, now)
 
 
 def _unfinished(session: Session, job_id: str) -> JobRow:

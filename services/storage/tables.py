@@ -149,6 +149,8 @@ class JobRow(Table):
         CheckConstraint("(state = 'failed') = (reason IS NOT NULL)", name="failed_has_reason"),
         # A job that runs or ran has had an attempt.
         CheckConstraint("epoch > 0 OR state NOT IN ('running', 'succeeded')", name="running_has_epoch"),
+        # A job may work for some time at least.
+        CheckConstraint("max_hours > 0", name="max_hours_is_positive"),
         # One idempotency key makes one job of a project.
         UniqueConstraint("project", "idempotency_key"),
         # Claims read the first of a state, however many are queued.
@@ -164,6 +166,8 @@ class JobRow(Table):
     state: Mapped[JobState] = mapped_column(_one_of(JobState, "state"))
     priority: Mapped[int] = mapped_column(server_default="0")  # the higher is claimed first
     paused_at: Mapped[datetime | None]  # not claimed while it is set; its worker is asked to stop
+    max_hours: Mapped[float | None]  # paused once its attempts have worked for so long
+    deadline: Mapped[datetime | None]  # paused once it has passed
     spec: Mapped[JsonObject]
     inputs: Mapped[JsonObject]  # named by the submission: input -> digest or job id
     sources: Mapped[JsonObject]  # taken from a parent: input -> job id
@@ -213,6 +217,13 @@ class AttemptRow(Table):
         # An attempt has an outcome exactly where it is over.
         CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="finished_has_outcome"),
         CheckConstraint("epoch > 0", name="epoch_is_positive"),
+        # An attempt holds devices exactly since it was placed.
+        CheckConstraint("(devices IS NULL) = (placed_at IS NULL)", name="placed_has_devices"),
+        CheckConstraint("devices > 0", name="devices_is_positive"),
+        # No time is given back, and none is counted before an attempt was placed.
+        CheckConstraint(
+            "device_seconds = 0 OR (device_seconds > 0 AND placed_at IS NOT NULL)", name="placed_has_device_seconds"
+        ),
         Index("ix_attempts_logs", "logs"),
     )
 
@@ -224,6 +235,9 @@ class AttemptRow(Table):
     lease_until: Mapped[datetime]
     created_at: Mapped[datetime]
     submitted_at: Mapped[datetime]  # when it was last handed to Ray
+    placed_at: Mapped[datetime | None]  # when its worker was first heard of with devices
+    devices: Mapped[int | None]  # GPUs, or 1 without any
+    device_seconds: Mapped[float] = mapped_column(server_default="0")  # until its worker was last heard of
     finished_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(_one_of(AttemptOutcome, "outcome"))
     failure: Mapped[JsonObject | None]  # reason of an outcome FAILED or LOST

@@ -7,8 +7,10 @@ from sqlalchemy.orm import Session
 
 from services.client import schemas
 from services.client.schemas import Artifact, JobKind, JobState
+from services.storage.database import database_now
 from services.storage.inputs import known_inputs
 from services.storage.jobs import list_jobs
+from services.storage.limits import described, reached_limits, used_hours
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, DerivedArchitectureRow, JobEdgeRow, JobRow
 
 
@@ -29,6 +31,7 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
     attempts = select(AttemptRow.job, AttemptRow.submission_id).where(AttemptRow.job.in_(ids))
     latest = dict(session.execute(attempts.order_by(AttemptRow.epoch)).all())
     artifacts = _artifacts(session, ids)
+    used, now = used_hours(session, ids), database_now(session)
     return [
         schemas.Job(
             id=job.id,
@@ -47,6 +50,10 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
             architectures=architectures[job.id],
             artifacts=artifacts[job.id],
             priority=job.priority,
+            max_hours=job.max_hours,
+            deadline=job.deadline,
+            used_hours=used[job.id],
+            limit_reached=None if job.state.is_final else described(reached_limits(job, used[job.id], now)) or None,
             paused=job.paused_at is not None and not job.state.is_final,
             cancel_requested=job.cancel_requested_at is not None,
             created_at=job.created_at,

@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 from services.client import schemas
 from services.client.schemas import FailureClass, JobKind, JobState, Progress, Reason
 from services.storage.artifacts import add_artifacts, require_blob
-from services.storage.attempts import end_attempt, end_unsuccessfully, lock_attempt, renew_lease, secret_digest
+from services.storage.attempts import (
+    count_work,
+    end_attempt,
+    end_unsuccessfully,
+    lock_attempt,
+    renew_lease,
+    secret_digest,
+)
 from services.storage.database import database_now
 from services.storage.documents import add_calibration, add_derived_architecture, add_latency_table
 from services.storage.errors import InvalidRequest, LeaseLost, NotAuthorized
@@ -51,10 +58,12 @@ def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.
 
 
 def heartbeat(session: Session, submission_id: str, token: str, beat: schemas.Heartbeat) -> schemas.AttemptStatus:
-    """Extends the lease and notes the progress."""
+    """Extends the lease, notes the progress, and from when on the worker holds devices."""
     attempt, job = _fenced(session, submission_id, token)
     if beat.progress is not None:
         job.progress = _plain(beat.progress)
+    if beat.devices is not None and attempt.placed_at is None:
+        attempt.placed_at, attempt.devices = database_now(session), beat.devices
     return _renewed(session, attempt, job)
 
 
@@ -179,6 +188,7 @@ def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRo
         raise NotAuthorized("this token does not belong to this attempt")
     if attempt.finished_at is not None:
         raise LeaseLost(f"attempt {submission_id} is over")
+    count_work(session, attempt)
     return attempt, job
 
 

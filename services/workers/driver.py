@@ -56,6 +56,11 @@ def needed_resources(assignment: Assignment, cpus: int, cluster: dict[str, float
     return {"CPU": cpus, "profiler": PROFILER, **(gpu if on_gpu else {})}
 
 
+def held_devices(resources: dict[str, float]) -> int:
+    """What a job's hours are multiplied by: its GPUs, or 1 without any."""
+    return int(resources.get("GPU", 1))
+
+
 def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGroup | None:
     """The placement group, once the cluster has room for it; none where the job is to stop meanwhile."""
     attempt.progress(Progress(phase="waiting for a machine", epoch=0, epochs=0, step=0, steps=0, fraction=0.0))
@@ -76,17 +81,17 @@ def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, reso
         scheduling_strategy=PlacementGroupSchedulingStrategy(group),
     )
     try:
-        ray.get(task.remote(assignment, settings))
+        ray.get(task.remote(assignment, settings, held_devices(resources)))
     except RayTaskError as error:  # it could not report
         _log.error("the end was not reported", extra={"error": str(error)})
         return UNREPORTED
     except RayError as error:  # the task's process is gone
-        with _client(assignment, settings) as attempt:
+        with _client(assignment, settings, held_devices(resources)) as attempt:
             attempt.fail(_reason(error))
     return FINISHED
 
 
-def _attempt(assignment: Assignment, settings: Settings) -> None:
+def _attempt(assignment: Assignment, settings: Settings, devices: int) -> None:
     """The Ray task."""
     from services.workers.execution import execute  # brings torch, which the driver does not need
     from services.workers.job import Job
@@ -112,17 +117,19 @@ def _attempt(assignment: Assignment, settings: Settings) -> None:
         token=assignment.token,
         heartbeat_seconds=assignment.heartbeat_seconds,
         device=device_name(job.device, job.cpus),
+        devices=devices,
         meter=Meter(),
     ) as attempt:
         execute(job, attempt)
 
 
-def _client(assignment: Assignment, settings: Settings) -> AttemptClient:
+def _client(assignment: Assignment, settings: Settings, devices: int) -> AttemptClient:
     return AttemptClient(
         settings.control_plane_url,
         settings.submission_id,
         token=assignment.token,
         heartbeat_seconds=assignment.heartbeat_seconds,
+        devices=devices,
     )
 
 

@@ -75,9 +75,17 @@ class MeteredAttempt(AttemptClient):
     """An attempt whose last event says what it took."""
 
     def __init__(
-        self, url: str, submission_id: str, *, token: str, heartbeat_seconds: float, device: str, meter: Meter
+        self,
+        url: str,
+        submission_id: str,
+        *,
+        token: str,
+        heartbeat_seconds: float,
+        device: str,
+        devices: int,
+        meter: Meter,
     ) -> None:
-        super().__init__(url, submission_id, token=token, heartbeat_seconds=heartbeat_seconds)
+        super().__init__(url, submission_id, token=token, heartbeat_seconds=heartbeat_seconds, devices=devices)
         self._device, self._meter = device, meter
 
     def progress(self, progress: Progress) -> None:

@@ -43,6 +43,7 @@ from services.client.schemas import (
     LatencyTablePage,
     LatencyTableSubmission,
     LatencyTableSummary,
+    Limits,
     Plan,
     PlannedPhase,
     Problem,
@@ -118,6 +119,10 @@ def a_job(**values: object) -> Job:
         "architectures": {},
         "artifacts": [],
         "priority": 0,
+        "max_hours": None,
+        "deadline": None,
+        "used_hours": 0.0,
+        "limit_reached": None,
         "paused": False,
         "cancel_requested": False,
         "created_at": NOW,
@@ -196,6 +201,7 @@ class FakeControlPlane:
         self.submissions: dict[str, JobSubmission] = {}  # by Idempotency-Key
         self.planned: list[JobSubmission] = []
         self.plan = a_plan()  # the answer to each of them
+        self.limits: Limits | None = None  # with which a job was resumed
         self.logs: list[str] = [""]  # likewise
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
@@ -206,6 +212,7 @@ class FakeControlPlane:
         self.lease_lost = False
         self.cancel_requested = False
         self.heartbeats: list[Progress | None] = []
+        self.devices: int | None = None  # in the last heartbeat
         self.worker_events: dict[int, WorkerEvent] = {}  # in the order of their arrival
         self.checkpoints: list[CheckpointRef] = []
         self.end: str | None = None
@@ -282,6 +289,7 @@ class FakeControlPlane:
                 self.jobs[job_id] = [job.model_copy(update={"cancel_requested": True}) for job in self.jobs[job_id]]
                 return _ok(self.jobs[job_id][0])
             case "POST", ["jobs", job_id, ("pause" | "resume") as action]:
+                self.limits = Limits.model_validate_json(body) if action == "resume" else None
                 changes = {"paused": action == "pause"}
                 self.jobs[job_id] = [job.model_copy(update=changes) for job in self.jobs[job_id]]
                 return _ok(self.jobs[job_id][0])
@@ -372,7 +380,9 @@ class FakeControlPlane:
             case "redeem":
                 return _ok(an_assignment())
             case "heartbeat":
-                self.heartbeats.append(Heartbeat.model_validate_json(body).progress)
+                beat = Heartbeat.model_validate_json(body)
+                self.heartbeats.append(beat.progress)
+                self.devices = beat.devices
             case "events":
                 for event in WorkerEvents.model_validate_json(body).items:
                     self.worker_events.setdefault(event.worker_sequence, event)

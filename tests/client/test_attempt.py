@@ -84,6 +84,11 @@ def test_the_latest_progress_is_sent_long_before_a_heartbeat_is_due(plane: FakeC
         plane.wait_until(lambda: plane.heartbeats[-1:] == [a_progress(step=2, loss=None)])
 
 
+def test_heartbeats_say_what_the_worker_holds(plane: FakeControlPlane) -> None:
+    with AttemptClient(plane.url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=0.05, devices=2):
+        plane.wait_until(lambda: plane.devices == 2)
+
+
 def test_events_arrive_once_and_in_order_through_an_outage(plane: FakeControlPlane, attempt: AttemptClient) -> None:
     plane.away = True
     for number in range(1500):  # more than one batch

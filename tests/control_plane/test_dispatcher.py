@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from services.client.schemas import JobKind, JobState
+from services.client.schemas import Heartbeat, JobKind, JobState
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState
@@ -17,9 +17,9 @@ from services.storage.database import Database, database_now
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.tables import AttemptRow, JobRow
-from services.storage.worker_writes import redeem_ticket, succeed
+from services.storage.worker_writes import acknowledge_stop, heartbeat, redeem_ticket, succeed
 from tests.control_plane.fakes import FakeRay
-from tests.storage.builders import Worker, a_job, a_success, end_backoff, end_lease
+from tests.storage.builders import Worker, a_job, a_success, end_backoff, end_lease, pass_deadline, work_for
 
 
 class Clock:
@@ -384,6 +384,85 @@ def test_a_worker_that_is_to_pause_has_all_the_time_that_it_needs(
     dispatcher.tick()
 
     assert (state_of(database, job), ray.stopped) == (JobState.RUNNING, [])
+
+
+def test_a_job_past_its_deadline_is_asked_to_pause_and_never_killed(
+    dispatcher: Dispatcher, database: Database, ray: FakeRay
+):
+    job = a_job(database)
+    dispatcher.tick()
+    worker = redeem(database, ray)
+    with database.writing.begin() as session:
+        pass_deadline(session, job)
+    dispatcher.tick()
+    _age(database, seconds=3600)
+
+    dispatcher.tick()
+
+    assert (state_of(database, job), ray.stopped) == (JobState.RUNNING, [])
+    with database.writing.begin() as session:
+        assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
+        acknowledge_stop(session, worker.submission_id, worker.token)
+    dispatcher.tick()
+    assert (state_of(database, job), len(ray.submitted)) == (JobState.QUEUED, 1)
+
+
+def test_a_silent_worker_past_its_deadline_is_replaced_by_nobody(
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+):
+    job = a_job(database)
+    dispatcher.tick()
+    worker = redeem(database, ray)
+    be_steady(dispatcher, clock)
+    with database.writing.begin() as session:
+        pass_deadline(session, job)
+        end_lease(session, worker.submission_id)
+    dispatcher.tick()
+    with database.writing.begin() as session:
+        end_backoff(session)
+
+    dispatcher.tick()
+
+    assert (state_of(database, job), len(ray.submitted)) == (JobState.QUEUED, 1)
+    with database.reading() as session:
+        kinds = [event.kind for event in list_events(session, job, 0)]
+    assert kinds == ["queued", "started", "pause_requested", "requeued"]
+
+
+def test_limits_hold_while_ray_is_away(dispatcher: Dispatcher, database: Database, ray: FakeRay):
+    a_job(database, max_hours=1)
+    dispatcher.tick()
+    worker = redeem(database, ray)
+    with database.writing.begin() as session:
+        work_for(session, worker, hours=1)
+    ray.is_away = True
+
+    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+
+    with database.writing.begin() as session:
+        assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
+
+
+def test_two_dispatchers_pause_a_job_once(dispatcher: Dispatcher, parts: Parts, database: Database, ray: FakeRay):
+    job = a_job(database)
+    with database.writing.begin() as session:
+        pass_deadline(session, job)
+    other = Dispatcher(
+        database=parts.database,
+        store=parts.store,
+        ray=ray,
+        instance="test",
+        max_running_jobs=2,
+        max_running_jobs_per_project=None,
+        cancel_grace_seconds=60,
+        registry=CollectorRegistry(),
+    )
+
+    dispatcher.tick()
+    other.tick()
+
+    with database.reading() as session:
+        assert [event.kind for event in list_events(session, job, 0)] == ["queued", "paused"]
 
 
 def test_a_job_cancelled_before_its_worker_began_ends_at_once(dispatcher: Dispatcher, database: Database, ray: FakeRay):

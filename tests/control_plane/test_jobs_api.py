@@ -9,10 +9,11 @@ from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
-from services.storage.worker_writes import heartbeat
+from services.storage.jobs import pause_where_limits_are_reached
+from services.storage.worker_writes import acknowledge_stop, heartbeat
 from tests.control_plane.fakes import FakeRay
 from tests.control_plane.test_submission import submitted
-from tests.storage.builders import a_progress, a_started_worker
+from tests.storage.builders import a_progress, a_started_worker, pass_deadline, work_for
 
 
 def test_jobs_are_listed_page_by_page(api: TestClient):
@@ -133,6 +134,74 @@ def test_a_submission_has_a_priority(api: TestClient):
 
     assert api.post("jobs", json=body).json()["priority"] == 3
     assert api.post("jobs", json=body | {"priority": 101}).json()["errors"][0]["field"] == "priority"
+
+
+def test_a_submission_has_limits(api: TestClient):
+    body = {"kind": "profile", "preset": "quick", "max_hours": 10, "deadline": "2999-01-01T08:00+02:00"}
+
+    job = api.post("jobs", json=body).json()
+
+    assert (job["max_hours"], job["deadline"]) == (10, "2999-01-01T06:00:00Z")
+    assert (job["used_hours"], job["limit_reached"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("deadline", "2026-01-01T00:00:00Z", "has passed: name a later one"),
+        ("deadline", "2999-01-01T00:00:00", "Input should have timezone info"),
+        ("deadline", 32472144000, "write date, time and zone, as in 2026-12-01T08:00:00Z"),
+        ("deadline", "tomorrow", "Input should be a valid datetime"),
+        ("deadline", "9999-12-31T23:59:59-12:00", "Input should be less than"),
+        ("deadline", "0001-01-01T00:00:00+12:00", "Input should be greater than"),
+        ("max_hours", 0, "Input should be greater than 0"),
+        ("max_hours", 1e9, "Input should be less than"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_by_its_name(api: TestClient, field: str, value: object, message: str):
+    response = api.post("jobs", json={"kind": "profile", "preset": "quick", field: value})
+
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["field"] == field
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "status"), [("deadline", "2026-01-01T00:00Z", 409), ("max_hours", -1, 422), ("hours", 1, 422)]
+)
+def test_a_job_is_not_resumed_with_a_limit_that_cannot_be(api: TestClient, field: str, value: object, status: int):
+    response = api.post(f"jobs/{submitted(api, 'profile')}/resume", json={field: value})
+
+    assert (response.status_code, [error["field"] for error in response.json()["errors"]]) == (status, [field])
+
+
+def test_a_submission_that_is_repeated_after_its_deadline_is_the_job_of_before(api: TestClient, database: Database):
+    body = {"kind": "profile", "preset": "quick", "deadline": "2999-01-01T08:00Z"}
+    first = api.post("jobs", json=body, headers={"Idempotency-Key": "k"}).json()
+    with database.writing.begin() as session:
+        pass_deadline(session, first["id"])
+
+    assert api.post("jobs", json=body, headers={"Idempotency-Key": "k"}).json()["id"] == first["id"]
+
+
+def test_a_job_past_a_limit_is_resumed_by_raising_it_alone(api: TestClient, database: Database):
+    job = submitted(api, "profile", max_hours=1)
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        work_for(session, worker, hours=1.5)
+        pause_where_limits_are_reached(session)
+        acknowledge_stop(session, worker.submission_id, worker.token)
+
+    paused = api.get(f"jobs/{job}").json()
+    assert (paused["state"], paused["paused"], round(paused["used_hours"], 1)) == ("queued", True, 1.5)
+    assert paused["limit_reached"].startswith("max_hours: 1.50 of 1 were used: resume it with more")
+    refused = api.post(f"jobs/{job}/resume")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (409, "max_hours")
+    assert api.post(f"jobs/{job}/resume", json={"deadline": "2999-01-01T08:00Z"}).status_code == 409
+    resumed = api.post(f"jobs/{job}/resume", json={"max_hours": 2}).json()
+    assert (resumed["paused"], resumed["max_hours"], resumed["limit_reached"]) == (False, 2, None)
+    assert resumed["deadline"] is None
 
 
 def test_events_are_resumable(api: TestClient, database: Database):

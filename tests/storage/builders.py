@@ -17,8 +17,10 @@ from fasterseg_core.search_space import Operator, Resolution, SearchSpace
 from services.client.schemas import (
     Artifact,
     Assignment,
+    AttemptStatus,
     AttemptSuccess,
     CheckpointRef,
+    Heartbeat,
     JobKind,
     JobSubmission,
     JsonObject,
@@ -32,7 +34,7 @@ from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now
 from services.storage.jobs import NewJob, claim_job, insert_job
 from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
-from services.storage.worker_writes import add_checkpoint, redeem_ticket, succeed
+from services.storage.worker_writes import add_checkpoint, heartbeat, redeem_ticket, succeed
 
 SPACE = {"num_layers": 3, "expansion_ratios": [4, 8], "student_ratio": 4}
 RESOLUTION = {"height": 64, "width": 128}
@@ -56,11 +58,12 @@ def a_job(
     *,
     after: list[str] | None = None,
     priority: int = 0,
+    max_hours: float | None = None,
     project: str = FIRST_PROJECT,
     **values: object,
 ) -> str:
     """The id of a queued job."""
-    submission = JobSubmission(kind=kind, after=after or [], priority=priority)
+    submission = JobSubmission(kind=kind, after=after or [], priority=priority, max_hours=max_hours)
     spec = _DOCUMENT.validate_python(values.pop("spec", {}))
     sources = values.pop("sources", {})
     assert isinstance(sources, dict)
@@ -100,6 +103,21 @@ def end_lease(session: Session, submission_id: str) -> None:
     """Lets an attempt's lease have ended a second ago."""
     ended = database_now(session) - timedelta(seconds=1)
     session.execute(update(AttemptRow).where(AttemptRow.submission_id == submission_id).values(lease_until=ended))
+
+
+def pass_deadline(session: Session, job: str) -> None:
+    """Lets a job have a deadline that was a second ago."""
+    ago = database_now(session) - timedelta(seconds=1)
+    session.execute(update(JobRow).where(JobRow.id == job).values(deadline=ago))
+
+
+def work_for(session: Session, worker: Worker, hours: float, devices: int = 1) -> AttemptStatus:
+    """Lets a worker have held its devices for so much longer, and be heard of."""
+    heartbeat(session, worker.submission_id, worker.token, Heartbeat(devices=devices))
+    attempt = session.get_one(AttemptRow, worker.submission_id)
+    assert attempt.placed_at is not None, "the heartbeat placed it"
+    attempt.placed_at -= timedelta(hours=hours)
+    return heartbeat(session, worker.submission_id, worker.token, Heartbeat(devices=devices))
 
 
 def a_blob(session: Session, body: bytes = BLOB) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hypothesis import settings
@@ -12,15 +13,34 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from services.client.schemas import AttemptSuccess, FailureClass, Heartbeat, JobKind, JobState, Reason
+from services.client.schemas import (
+    AttemptSuccess,
+    FailureClass,
+    Heartbeat,
+    InvalidField,
+    JobKind,
+    JobState,
+    Limits,
+    Reason,
+)
 from services.storage.attempts import lose_attempt
-from services.storage.database import Database, open_database
+from services.storage.database import Database, database_now, open_database
 from services.storage.errors import Conflict, LeaseLost
-from services.storage.jobs import claim_job, find_job, request_cancel, request_pause, resume_job
+from services.storage.jobs import (
+    claim_job,
+    find_job,
+    pause_where_limits_are_reached,
+    request_cancel,
+    request_pause,
+    resume_job,
+)
+from services.storage.limits import reached_limits, used_hours
 from services.storage.tables import AttemptRow, EventRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, fail, heartbeat, succeed
-from tests.storage.builders import Worker, a_job, a_started_worker, end_backoff
+from tests.storage.builders import Worker, a_job, a_started_worker, end_backoff, pass_deadline, work_for
 from tests.storage.conftest import empty
+
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def _hurry(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -38,14 +58,18 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.final: dict[str, JobState] = {}
         self.epochs: dict[str, int] = {}
+        self.used: dict[str, float] = {}
 
     def teardown(self) -> None:
         self.database.engine.dispose()
 
-    @rule(parent=st.integers(0, 9), priority=st.integers(-1, 1))
-    def submit(self, parent: int, priority: int) -> None:
+    def limits(self, session: Session, job: JobRow) -> tuple[InvalidField, ...]:
+        return reached_limits(job, used_hours(session, [job.id])[job.id], database_now(session))
+
+    @rule(parent=st.integers(0, 9), priority=st.integers(-1, 1), max_hours=st.sampled_from([None, 1.0]))
+    def submit(self, parent: int, priority: int, max_hours: float | None) -> None:
         after = [self.jobs[parent]] if parent < len(self.jobs) else []
-        self.jobs.append(a_job(self.database, JobKind.EVALUATE, after=after, priority=priority))
+        self.jobs.append(a_job(self.database, JobKind.EVALUATE, after=after, priority=priority, max_hours=max_hours))
 
     @rule()
     def start(self) -> None:
@@ -57,7 +81,9 @@ class JobStoreMachine(RuleBasedStateMachine):
             worker = a_started_worker(self.database)
             self.workers.append(worker)
             with self.database.reading() as session:
-                assert find_job(session, worker.assignment.job).paused_at is None, "a paused job does not start"
+                job = find_job(session, worker.assignment.job)
+                assert job.paused_at is None, "a paused job does not start"
+                assert not self.limits(session, job), "a job that has reached a limit does not start"
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -90,8 +116,60 @@ class JobStoreMachine(RuleBasedStateMachine):
         if action != "heartbeat":
             self.ended.add(name)
 
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), hours=st.sampled_from([-1.0, 0.4, 0.8]), devices=st.integers(1, 2))
+    def work(self, data: st.DataObject, hours: float, devices: int) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        accepted = True
+        try:
+            with self.database.writing.begin() as session:
+                work_for(session, worker, hours, devices)
+        except LeaseLost:
+            accepted = False
+        assert accepted == (worker.submission_id not in self.ended)
+
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), request=st.sampled_from([request_cancel, request_pause, resume_job]))
+    @rule(data=st.data())
+    def let_time_pass(self, data: st.DataObject) -> None:
+        with self.database.writing.begin() as session:
+            pass_deadline(session, data.draw(st.sampled_from(self.jobs)))
+
+    @rule()
+    def look_at_limits(self) -> None:
+        with self.database.reading() as session:
+            before = {job.id: (job.state, job.paused_at) for job in session.scalars(select(JobRow))}
+        with self.database.writing.begin() as session:
+            pause_where_limits_are_reached(session)
+        with self.database.reading() as session:
+            for job in session.scalars(select(JobRow)):
+                state, paused_at = before[job.id]
+                assert job.state is state, "a limit ends nothing"
+                if paused_at is not None or state.is_final or not self.limits(session, job):
+                    assert job.paused_at == paused_at, "a job that is paused, over or within its limits is not touched"
+                else:
+                    assert job.paused_at is not None, "a job that has reached a limit is paused"
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), max_hours=st.sampled_from([None, 1000.0]), later=st.booleans())
+    def resume(self, data: st.DataObject, max_hours: float | None, later: bool) -> None:
+        job_id = data.draw(st.sampled_from(self.jobs))
+        limits = Limits(max_hours=max_hours, deadline=LATER if later else None)
+        resumed = True
+        try:
+            with self.database.writing.begin() as session:
+                resume_job(session, job_id, limits)
+        except Conflict:
+            resumed = False
+        with self.database.reading() as session:
+            job = find_job(session, job_id)
+            if resumed:
+                assert job.paused_at is None
+                assert not self.limits(session, job), "no job goes on that has reached a limit"
+            else:
+                assert job_id in self.final or self.limits(session, job), "only a limit, or its end, keeps a job paused"
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), request=st.sampled_from([request_cancel, request_pause]))
     def ask(self, data: st.DataObject, request: Callable[[Session, str], JobRow]) -> None:
         job = data.draw(st.sampled_from(self.jobs))
         try:
@@ -104,12 +182,17 @@ class JobStoreMachine(RuleBasedStateMachine):
     def the_rows_keep_their_promises(self) -> None:
         with self.database.reading() as session:
             jobs = list(session.scalars(select(JobRow)))
+            used = used_hours(session, [job.id for job in jobs])
             live = [row.job for row in session.scalars(select(AttemptRow).where(AttemptRow.finished_at.is_(None)))]
             events = list(session.scalars(select(EventRow).order_by(EventRow.job, EventRow.sequence)))
         assert sorted(live) == sorted(job.id for job in jobs if job.state is JobState.RUNNING)
         for job in jobs:
             assert job.epoch >= self.epochs.get(job.id, 0)
             self.epochs[job.id] = job.epoch
+            assert used[job.id] >= self.used.get(job.id, 0), "no hour is given back"
+            if job.id in self.final:
+                assert used[job.id] == self.used[job.id], "a job that is over uses nothing more"
+            self.used[job.id] = used[job.id]
             assert self.final.get(job.id, job.state) is job.state, "a final state never changes"
             if job.state.is_final:
                 self.final[job.id] = job.state

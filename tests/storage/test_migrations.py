@@ -5,12 +5,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
+from services.storage.attempts import lose_attempt
 from services.storage.database import Database, database_now, migrate, migrating
 from services.storage.documents import add_latency_table, find_latency_table
 from services.storage.jobs import find_job
+from services.storage.limits import used_hours
 from services.storage.projects import narrow
 from services.storage.tables import FIRST_PROJECT, Table
-from tests.storage.builders import a_job, a_latency_table_document
+from tests.storage.builders import a_job, a_latency_table_document, a_started_worker, end_backoff
 
 
 def test_migrated_schema_equals_the_declared_tables(database: Database):
@@ -45,11 +47,25 @@ def test_claims_are_found_by_their_order(database: Database):
     assert "(state, priority DESC, number)" in found
 
 
+def test_one_attempt_of_a_job_is_live_after_the_table_was_made_anew(database: Database):
+    """SQLite would lose the condition of the index."""
+    a_job(database)
+    worker = a_started_worker(database)
+    with migrating(database) as config:
+        command.downgrade(config, "0004")
+    migrate(database)
+
+    with database.writing.begin() as session:
+        lose_attempt(session, worker.submission_id, "killed")
+        end_backoff(session)
+    assert a_started_worker(database).assignment.epoch == 2
+
+
 def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 
     with database.reading() as session:
-        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0004"
+        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0005"
 
 
 def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Database):
@@ -60,12 +76,13 @@ def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Da
         command.downgrade(config, "0002")
     with database.engine.connect() as connection:
         names = {column["name"] for column in inspect(connection).get_columns("jobs")}
-        assert not names & {"priority", "project"}
+        assert not names & {"priority", "project", "max_hours", "deadline"}
 
     migrate(database)
 
     with database.reading() as session:
         row = find_job(session, job)
         assert (row.priority, row.paused_at, row.project) == (0, None, FIRST_PROJECT)
+        assert (row.max_hours, row.deadline, used_hours(session, [job])) == (None, None, {job: 0.0})
         narrow(session, FIRST_PROJECT)
         assert find_latency_table(session, table) == a_latency_table_document()

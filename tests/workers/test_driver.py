@@ -1,7 +1,7 @@
 import pytest
 
 from services.client.schemas import Assignment, JobKind, ResolvedInputs
-from services.workers.driver import needed_resources
+from services.workers.driver import held_devices, needed_resources
 
 CPU_CLUSTER = {"CPU": 8.0, "profiler": 1.0}
 GPU_CLUSTER = {"CPU": 8.0, "GPU": 2.0, "profiler": 1.0}
@@ -38,3 +38,10 @@ def test_an_engine_of_the_gpu_measures_alone_on_it(engine: str) -> None:
 
 def test_an_engine_of_the_processor_leaves_the_gpu_to_others() -> None:
     assert "GPU" not in needed_resources(an_assignment(JobKind.PROFILE), 1, GPU_CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("resources", "devices"), [({"CPU": 4}, 1), ({"CPU": 4, "GPU": 1.0}, 1), ({"CPU": 4, "GPU": 2.0}, 2)]
+)
+def test_hours_are_multiplied_by_gpus_and_by_1_without_any(resources: dict[str, float], devices: int) -> None:
+    assert held_devices(resources) == devices

@@ -29,7 +29,7 @@ def plane() -> Iterator[FakeControlPlane]:
 @pytest.fixture
 def attempt(plane: FakeControlPlane, meter: Meter) -> Iterator[MeteredAttempt]:
     with MeteredAttempt(
-        plane.url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=60, device="a CPU", meter=meter
+        plane.url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=60, device="a CPU", devices=1, meter=meter
     ) as attempt:
         yield attempt
 

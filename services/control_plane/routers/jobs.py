@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission
+from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission, Limits
 from services.control_plane.entity_tags import (
     CHANGED,
     UNCHANGED,
@@ -94,10 +94,10 @@ def pause(job_id: JobId, session: WriteSession, if_match: IfMatch = None) -> Job
 
 
 @router.post("/{job_id}/resume", dependencies=[MAKES_RUNNABLE], responses=CHANGED)
-def resume(job_id: JobId, session: WriteSession, if_match: IfMatch = None) -> Job:
-    """Lets a paused job go on where it was."""
+def resume(job_id: JobId, session: WriteSession, limits: Limits | None = None, if_match: IfMatch = None) -> Job:
+    """Lets a paused job go on where it was; one that has reached a limit needs that limit raised."""
     require_unchanged(session, job_id, if_match)
-    return show_job(session, resume_job(session, job_id))
+    return show_job(session, resume_job(session, job_id, limits))
 
 
 @router.get("/{job_id}/events")

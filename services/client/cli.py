@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from .display import job_details, job_table
 from .lut_cli import lut_app
 from .plan_display import plan_details
 from .progress import status, title
-from .schemas import Inputs, Job, JobKind, JobState, JsonObject, Plan, Preset
+from .schemas import Deadline, Inputs, Job, JobKind, JobState, JsonObject, Plan, Preset
 from .token_cli import token_app
 
 app = typer.Typer(
@@ -35,7 +36,24 @@ app.add_typer(arch_app, name="arch")
 app.add_typer(lut_app, name="lut")
 app.add_typer(token_app, name="token")
 
+
+def _moment(text: str) -> datetime:
+    try:
+        moment: datetime = TypeAdapter(Deadline).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    return moment
+
+
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.")]
+MaxHoursOption = Annotated[
+    float | None,
+    typer.Option("--max-hours", metavar="HOURS", help="Pause it after so many hours of work, times its GPUs."),
+]
+DeadlineOption = Annotated[
+    datetime | None,
+    typer.Option("--deadline", metavar="TIME", parser=_moment, help="Pause it then, as in 2026-12-01T08:00Z."),
+]
 
 
 @app.command()
@@ -65,6 +83,8 @@ def submit(
     priority: Annotated[
         int, typer.Option(min=-100, max=100, help="Of two jobs that can run the higher starts first.")
     ] = 0,
+    max_hours: MaxHoursOption = None,
+    deadline: DeadlineOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Submit nothing: say what it would be, and take. Exits with 1 if refused.")
     ] = False,
@@ -87,6 +107,8 @@ def submit(
                 inputs=job_inputs,
                 name=name,
                 priority=priority,
+                max_hours=max_hours,
+                deadline=deadline,
             )
             _show_plan(planned, as_json)
             return
@@ -98,6 +120,8 @@ def submit(
             inputs=job_inputs,
             name=name,
             priority=priority,
+            max_hours=max_hours,
+            deadline=deadline,
         )
         if not as_json:
             typer.echo(job.id)
@@ -186,10 +210,12 @@ def pause(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def resume(job_id: JobArgument, url: Url = DEFAULT_URL) -> None:
-    """Let a paused job go on where it was."""
+def resume(
+    job_id: JobArgument, max_hours: MaxHoursOption = None, deadline: DeadlineOption = None, url: Url = DEFAULT_URL
+) -> None:
+    """Let a paused job go on where it was; a limit that it has reached must be raised."""
     with service(url) as client:
-        job = client.resume(job_id)
+        job = client.resume(job_id, max_hours=max_hours, deadline=deadline)
     typer.echo(f"{title(job)}: {status(job)}")
 
 

@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ from .schemas import (
     LatencyTablePage,
     LatencyTableSubmission,
     LatencyTableSummary,
+    Limits,
     Plan,
     Preset,
     Scope,
@@ -82,10 +84,12 @@ class FasterSegClient:
         inputs: Inputs | None = None,
         name: str | None = None,
         priority: int = 0,
+        max_hours: float | None = None,
+        deadline: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """The accepted job; submitting again with the same key and values returns the same job."""
-        submission = _submission(kind, spec, preset, after, inputs, name, priority)
+        submission = _submission(kind, spec, preset, after, inputs, name, priority, max_hours, deadline)
         key = idempotency_key or uuid.uuid4().hex
         return parsed(Job, self._post("jobs", submission, headers={"Idempotency-Key": key}))
 
@@ -99,12 +103,15 @@ class FasterSegClient:
         inputs: Inputs | None = None,
         name: str | None = None,
         priority: int = 0,
+        max_hours: float | None = None,
+        deadline: datetime | None = None,
     ) -> Plan:
         """What a submission of the same values would be, with its steps and its estimated cost; nothing is submitted.
 
         Refused as it would be, but for rows that a search's latency table lacks: these are named.
         """
-        return parsed(Plan, self._post("plans", _submission(kind, spec, preset, after, inputs, name, priority)))
+        submission = _submission(kind, spec, preset, after, inputs, name, priority, max_hours, deadline)
+        return parsed(Plan, self._post("plans", submission))
 
     def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[Job]:
         """All jobs, or those of a state or kind, newest first, fetched page by page."""
@@ -128,9 +135,9 @@ class FasterSegClient:
         """The job, which will not start, or is asked to stop, until it is resumed."""
         return parsed(Job, self._post(f"jobs/{job_id}/pause"))
 
-    def resume(self, job_id: str) -> Job:
-        """The job, which goes on where it was."""
-        return parsed(Job, self._post(f"jobs/{job_id}/resume"))
+    def resume(self, job_id: str, *, max_hours: float | None = None, deadline: datetime | None = None) -> Job:
+        """The job, which goes on where it was, with the limits that are given."""
+        return parsed(Job, self._post(f"jobs/{job_id}/resume", Limits(max_hours=max_hours, deadline=deadline)))
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's history beyond the event number `after`, in order."""
@@ -305,6 +312,8 @@ def _submission(
     inputs: Inputs | None,
     name: str | None,
     priority: int,
+    max_hours: float | None,
+    deadline: datetime | None,
 ) -> JobSubmission:
     return JobSubmission(
         kind=JobKind(kind),
@@ -314,6 +323,8 @@ def _submission(
         inputs=inputs or Inputs(),
         name=name,
         priority=priority,
+        max_hours=max_hours,
+        deadline=deadline,
     )
 
 

@@ -41,6 +41,9 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "state", status(job)
     yield "attempts", str(job.epoch)
     yield "priority", str(job.priority)
+    yield "used hours", f"{job.used_hours:.2f}" + ("" if job.max_hours is None else f" of {job.max_hours:g}")
+    if job.deadline is not None:
+        yield "deadline", f"{job.deadline:%Y-%m-%d %H:%M:%S %Z}"
     yield "after", " ".join(job.after)
     yield "ray job", job.ray_submission_id or ""
     yield "created", f"{job.created_at:%Y-%m-%d %H:%M:%S %Z}"

@@ -47,7 +47,8 @@ def status(job: Job) -> str:
     if job.state is JobState.RUNNING and job.cancel_requested:
         return "running, to be cancelled"
     if job.paused:
-        return "paused" if job.state is JobState.QUEUED else "running, to be paused"
+        state = "paused" if job.state is JobState.QUEUED else "running, to be paused"
+        return state if job.limit_reached is None else f"{state}: {job.limit_reached}"
     if job.state is JobState.RUNNING and job.progress is not None:
         return details(job.progress)
     if job.reason is not None:

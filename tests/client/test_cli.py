@@ -1,9 +1,10 @@
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from services.client.schemas import JobState, PlannedInput, PlannedPhase, PlannedRows, Problem
+from services.client.schemas import JobState, Limits, PlannedInput, PlannedPhase, PlannedRows, Problem
 from tests.client.conftest import Run
 from tests.client.fake_control_plane import (
     ARCHITECTURE_ID,
@@ -277,6 +278,50 @@ def test_submit_gives_a_priority(plane: FakeControlPlane, run: Run) -> None:
     run("submit", "search", "--priority", "7")
 
     assert next(iter(plane.submissions.values())).priority == 7
+
+
+def test_submit_gives_limits(plane: FakeControlPlane, run: Run) -> None:
+    run("submit", "search", "--max-hours", "10", "--deadline", "2026-12-01T08:00+01:00")
+
+    submission = next(iter(plane.submissions.values()))
+    assert (submission.max_hours, submission.deadline) == (10, datetime(2026, 12, 1, 7, tzinfo=UTC))
+
+
+def test_resume_raises_limits(plane: FakeControlPlane, run: Run) -> None:
+    run("resume", plane.add(a_job()), "--max-hours", "20")
+
+    assert plane.limits == Limits(max_hours=20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--deadline", "2026-12-01"], "write date, time and zone, as in 2026-12-01T08:00:00Z"),
+        (["--deadline", "2026-12-01T08:00"], "Input should have timezone info"),
+        (["--max-hours", "0"], "max_hours: Input should be greater than 0"),
+    ],
+)
+@pytest.mark.parametrize("command", [["submit", "search"], ["resume", "0000000000ab"]], ids=" ".join)
+def test_a_limit_that_cannot_be_is_wrong_usage(
+    plane: FakeControlPlane, run: Run, command: list[str], options: list[str], message: str
+) -> None:
+    result = run(*command, *options)
+
+    assert (result.exit_code, plane.requests) == (2, [])
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_job_past_a_limit_is_shown_with_the_limit_and_what_it_used(plane: FakeControlPlane, run: Run) -> None:
+    limit = "max_hours: 2.10 of 2 were used"
+    deadline = datetime(2026, 12, 1, 8, tzinfo=UTC)
+    job = a_job(paused=True, max_hours=2, used_hours=2.1, deadline=deadline, limit_reached=limit)
+
+    lines = [" ".join(line.split()) for line in run("show", plane.add(job)).stdout.splitlines()]
+
+    assert f"state paused: {limit}" in lines
+    assert "used hours 2.10 of 2" in lines
+    assert "deadline 2026-12-01 08:00:00 UTC" in lines
+    assert "paused: max_hours:" in " ".join(run("list").stdout.split())
 
 
 def test_cancel_that_comes_too_late_says_so(plane: FakeControlPlane, run: Run) -> None:

@@ -4,6 +4,7 @@ import importlib
 import os
 import resource
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def serve(environment: dict[str, str], periods: Periods, disturbance: Disturbanc
     for name in [name for name in os.environ if name.startswith("FASTERSEG_")]:
         del os.environ[name]
     os.environ.update(environment)
+    sys.argv = ["services.control_plane", "serve"]  # it would read the tests' own
     periods.set()
     if disturbance.kill_at is not None:
         kill_at(disturbance.kill_at, log.with_suffix(".points"))

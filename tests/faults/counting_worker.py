@@ -23,6 +23,7 @@ from services.workers.checkpoints import State, resume
 from services.workers.following import follow
 from services.workers.job import Stopped
 from tests.storage.builders import a_latency_table_document
+from tests.workers.fakes import FakeMetrics
 
 FOLDER = "FAULTS_FOLDER"  # variable: where the plan is read and steps are written
 KIND = CheckpointKind.SEARCH
@@ -82,7 +83,7 @@ def _run(assignment: Assignment, plan: Plan, folder: Path, attempt: AttemptClien
     counter = Counter(plan, folder / f"{assignment.job}.steps", assignment.epoch)
     last = resume(counter.load_state_dict, KIND, assignment.checkpoints, attempt)
     try:
-        follow(counter.run(), counter.state_dict, KIND, last, attempt, clock=lambda: 0.0)
+        follow(counter.run(), counter.state_dict, KIND, last, attempt, FakeMetrics(), clock=lambda: 0.0)
     except Stopped:
         attempt.stopped()
         return

@@ -86,10 +86,8 @@ def test_a_zombie_writes_nothing_and_ends_itself_at_the_periods_of_the_service(
 
 
 @pytest.mark.row(5, "SIGKILL of a worker while a checkpoint is on its way: the one before serves, leftovers go")
-@pytest.mark.parametrize(
-    "runs",
-    [pytest.param(2, id="quick"), pytest.param(20, id="all", marks=[pytest.mark.fault, pytest.mark.timeout(900)])],
-)
+@pytest.mark.fault
+@pytest.mark.timeout(900)
 def test_a_worker_killed_while_it_sends_a_checkpoint_resumes_from_the_one_before(
     service: Service, ray: RayStandIn, random: Random, record_property, runs: int
 ):

@@ -19,6 +19,7 @@ from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 
 
+@pytest.mark.fault  # tests/integration kills one on Ray, too
 @pytest.mark.row(3, "SIGKILL of a worker at a random step: requeued within 80 s, the same result to the bit")
 def test_a_killed_worker_loses_at_most_the_steps_since_its_last_checkpoint(
     service: Service, ray: RayStandIn, random: Random, record_property

@@ -33,9 +33,8 @@ def swap(path: Path, other: Path) -> None:
 
 
 @pytest.mark.row(11, "a stored checkpoint flipped, truncated, deleted, swapped: an older one serves, the job finishes")
-@pytest.mark.parametrize(
-    "damage", [flip, *(pytest.param(other, marks=pytest.mark.fault) for other in (truncate, delete, swap))]
-)
+@pytest.mark.fault
+@pytest.mark.parametrize("damage", [flip, truncate, delete, swap])
 def test_a_job_whose_newest_checkpoint_is_damaged_goes_on_from_an_older_one(
     service: Service, ray: RayStandIn, damage, record_property
 ):

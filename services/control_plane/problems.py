@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.client.schemas import InvalidField, Problem
@@ -33,6 +34,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _cut_off)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -123,6 +125,11 @@ def _place(location: Sequence[str | int]) -> str:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, error.detail, headers=error.headers)
+
+
+async def _cut_off(_: Request, __: Exception) -> JSONResponse:
+    """For the log alone: whoever sent the body, such as a worker that was killed, is gone."""
+    return problem(HTTPStatus.BAD_REQUEST, "the body ended before it was whole")
 
 
 async def _database_error(_: Request, error: Exception) -> JSONResponse:

@@ -1,10 +1,13 @@
 """Every refusal is problem+json, bounded, and never repeats what was sent."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from starlette.types import Message
 
 from services.client.schemas import Problem
 from services.control_plane.app import create_app
@@ -91,6 +94,26 @@ def test_an_error_of_ours_is_a_problem_too(parts: Parts):
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["request_id"] == response.headers["X-Request-Id"]
     assert CANARY not in response.text
+
+
+def test_a_body_whose_sender_has_gone_is_no_error_of_ours(parts: Parts):
+    app = create_app(parts)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    @app.put("/body")
+    async def body(request: Request) -> None:
+        await request.body()
+
+    scope = {"type": "http", "method": "PUT", "path": "/body", "query_string": b"", "headers": [], "client": None}
+    asyncio.run(app(scope, receive, send))
+
+    assert sent[0]["status"] == 400
 
 
 def test_the_documentation_needs_no_other_host(parts: Parts):

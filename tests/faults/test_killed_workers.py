@@ -95,8 +95,9 @@ def test_a_zombie_writes_nothing_and_ends_itself_at_the_periods_of_the_service(
 @pytest.mark.fault
 @pytest.mark.timeout(900)
 def test_a_worker_killed_while_it_sends_a_checkpoint_resumes_from_the_one_before(
-    service: Service, ray: RayStandIn, random: Random, record_property, runs: int
+    service: Service, ray: RayStandIn, random: Random, record_property
 ):
+    runs = 5
     service.start()
     service.plan(Plan(epochs=6, steps=3, step_seconds=0.05, state_bytes=20_000_000))  # a while on its way
     for _ in range(runs):

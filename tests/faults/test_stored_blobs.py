@@ -39,7 +39,7 @@ def test_a_job_whose_newest_checkpoint_is_damaged_goes_on_from_an_older_one(
     service: Service, ray: RayStandIn, damage, record_property
 ):
     service.start()
-    service.plan(Plan(epochs=8, steps=5))
+    service.plan(Plan(epochs=20, steps=5, step_seconds=0.05))  # so that it is killed long before its end
     job = service.submit()
     wait_for(lambda: len(service.events(job, "checkpoint")) >= 4, "it has checkpoints")
     ray.holds_back = True  # what follows is to find the damage

@@ -151,8 +151,8 @@ def _watchers(address: str, count: int, repeats: int) -> dict[str, object]:
     jobs = [str(json.loads(_ask(connection, "POST", "/api/v1/jobs", body))["id"]) for _ in range(count)]
 
     def requests() -> dict[str, float]:
-        path = f"/api/v1/jobs/{jobs[0]}"
-        return _percentiles([_seconds(lambda: _ask(connection, "GET", path)) for _ in range(repeats)])
+        path, fresh = f"/api/v1/jobs/{jobs[0]}", http.client.HTTPConnection(address)  # an idle one would be closed
+        return _percentiles([_seconds(lambda: _ask(fresh, "GET", path)) for _ in range(repeats)])
 
     alone = requests()
     seen: dict[str, float] = {}
@@ -162,6 +162,7 @@ def _watchers(address: str, count: int, repeats: int) -> dict[str, object]:
     for _ in jobs:
         watching.acquire()
     beside = requests()
+    connection.close()  # it reconnects
     acknowledged = {}
     for job in jobs:
         _ask(connection, "POST", f"/api/v1/jobs/{job}/cancel")

@@ -1,4 +1,4 @@
-"""Jobs as tables for people to read."""
+"""Jobs as tables for people to read, and labelled values as a table."""
 
 import json
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import status
-from .schemas import Job
+from .schemas import Job, JsonObject
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
@@ -25,13 +25,22 @@ def job_table(jobs: Iterable[Job]) -> Table:
 
 def job_details(job: Job) -> RenderableType:
     """Everything about one job, ready to print."""
+    return Group(labelled(_rows(job)), specification(job.spec))
+
+
+def labelled(values: Iterable[tuple[str, str]]) -> Table:
+    """One row for each value, its label before it."""
     rows = Table(box=None, show_header=False, pad_edge=False)
     rows.add_column(no_wrap=True)
     rows.add_column(overflow="fold")
-    for label, value in _rows(job):
+    for label, value in values:
         rows.add_row(Text(label), Text(value))
-    spec = Text(f"spec\n{json.dumps(job.spec, indent=2)}")
-    return Group(rows, spec)
+    return rows
+
+
+def specification(spec: JsonObject) -> Text:
+    """A job's complete configuration."""
+    return Text(f"spec\n{json.dumps(spec, indent=2)}")
 
 
 def _rows(job: Job) -> Iterable[tuple[str, str]]:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .display import labelled
 from .latency_table import Fingerprint, LatencyTable
 from .schemas import LatencyTableSummary
 
@@ -39,12 +40,7 @@ def table_list(summaries: Iterable[LatencyTableSummary]) -> Table:
 
 def table_details(table: LatencyTable, key: str) -> RenderableType:
     """The fingerprint, and the rows whose keys contain a text."""
-    fingerprint = Table(box=None, show_header=False, pad_edge=False)
-    fingerprint.add_column(no_wrap=True)
-    fingerprint.add_column(overflow="fold")
-    for name, value in table.fingerprint.texts().items():
-        fingerprint.add_row(Text(name), Text(value))
-    return Group(fingerprint, _rows(table, key))
+    return Group(labelled(table.fingerprint.texts().items()), _rows(table, key))
 
 
 def _rows(table: LatencyTable, key: str) -> Table:

@@ -1,12 +1,10 @@
 """Plans as tables for people to read."""
 
-import json
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from .display import labelled, specification
 from .progress import clock
 from .schemas import CostEstimate, Plan, PlannedInput
 
@@ -15,12 +13,7 @@ SHOWN_ROWS = 3  # of those that are missing
 
 def plan_details(plan: Plan) -> RenderableType:
     """Everything about a plan, what matters most at the end, ready to print."""
-    rows = Table(box=None, show_header=False, pad_edge=False)
-    rows.add_column(no_wrap=True)
-    rows.add_column(overflow="fold")
-    for label, value in _rows(plan):
-        rows.add_row(Text(label), Text(value))
-    return Group(Text(f"spec\n{json.dumps(plan.spec, indent=2)}"), rows)
+    return Group(specification(plan.spec), labelled(_rows(plan)))
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -12,23 +12,20 @@ import argparse
 import asyncio
 import http.client
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine, text
 
+from benchmarks.timing import percentiles, seconds_of, setting
 from services.client.schemas import JobKind, JobSubmission, Preset
 from services.control_plane.submission import submit_job
-from services.profiler.runners import cpu_name
 from services.storage.attempts import open_attempt
 from services.storage.database import Database, migrate, open_database
 from services.storage.jobs import claim_job
@@ -56,7 +53,6 @@ def main() -> None:
     binaries = postgresql_binaries()
     if binaries is None:
         parser.error("PostgreSQL is not installed: initdb and pg_ctl were not found")
-    setting = {"date": datetime.now(UTC).date().isoformat(), "machine": cpu_name(), "cores": os.cpu_count()}
     figures: dict[str, object] = {}
     with postgresql(binaries, fsync=True) as server:
         figures["queue"] = _queue(server, arguments.queued, arguments.repeats)
@@ -71,7 +67,7 @@ def main() -> None:
                 figures["submissions"] |= {f"{clients}_clients": measured}
                 print(clients, json.dumps(measured), flush=True)
             figures["watchers"] = _watchers(address, arguments.watchers, arguments.repeats)
-    print(json.dumps(figures | {"setting": setting | {"load": round(os.getloadavg()[1], 1)}}))
+    print(json.dumps(figures | {"setting": setting()}))
 
 
 # ---- a long queue ---------------------------------------------------------------------------------------------------
@@ -84,8 +80,8 @@ def _queue(server: str, queued: int, repeats: int) -> dict[str, dict[str, float]
     _submit_all(long, queued)
     figures = {}
     for name, work in (("claim", _claim), ("list", _list)):
-        pairs = [(_seconds(partial(work, short)), _seconds(partial(work, long))) for _ in range(repeats)]
-        few, many = (_percentiles(list(times)) for times in zip(*pairs, strict=True))
+        pairs = [(seconds_of(partial(work, short)), seconds_of(partial(work, long))) for _ in range(repeats)]
+        few, many = (percentiles(list(times)) for times in zip(*pairs, strict=True))
         ratio = round(many["p99_ms"] / few["p99_ms"], 2)
         figures[name] = {f"{PAGE}_queued": few, f"{queued}_queued": many, "p99_ratio": ratio}
     return figures
@@ -124,13 +120,13 @@ def _submissions(address: str, clients: int, count: int) -> dict[str, float]:
         times = list(pool.map(lambda _: _submit_in_turn(address, share), range(clients)))
     seconds = time.perf_counter() - started
     per_second = {"per_second": round(share * clients / seconds)}
-    return per_second | _percentiles([one for each in times for one in each])
+    return per_second | percentiles([one for each in times for one in each])
 
 
 def _submit_in_turn(address: str, count: int) -> list[float]:
     connection = http.client.HTTPConnection(address)
     body = SUBMISSION.model_dump_json(exclude_defaults=True)
-    return [_seconds(lambda: _ask(connection, "POST", "/api/v1/jobs", body)) for _ in range(count)]
+    return [seconds_of(lambda: _ask(connection, "POST", "/api/v1/jobs", body)) for _ in range(count)]
 
 
 def _ask(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> bytes:
@@ -152,7 +148,7 @@ def _watchers(address: str, count: int, repeats: int) -> dict[str, object]:
 
     def requests() -> dict[str, float]:
         path, fresh = f"/api/v1/jobs/{jobs[0]}", http.client.HTTPConnection(address)  # an idle one would be closed
-        return _percentiles([_seconds(lambda: _ask(fresh, "GET", path)) for _ in range(repeats)])
+        return percentiles([seconds_of(lambda: _ask(fresh, "GET", path)) for _ in range(repeats)])
 
     alone = requests()
     seen: dict[str, float] = {}
@@ -169,7 +165,7 @@ def _watchers(address: str, count: int, repeats: int) -> dict[str, object]:
         acknowledged[job] = time.perf_counter()
     thread.join()
     delays = [max(0.0, seen[job] - acknowledged[job]) for job in jobs]
-    return {"watchers": count, "event": _percentiles(delays), "request_alone": alone, "request_beside": beside}
+    return {"watchers": count, "event": percentiles(delays), "request_alone": alone, "request_beside": beside}
 
 
 async def _watch_all(address: str, jobs: list[str], seen: dict[str, float], watching: threading.Semaphore) -> None:
@@ -208,21 +204,8 @@ def _new_database(server: str, name: str) -> str:
     return url
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    return {
-        "p50_ms": round(median(seconds) * 1e3, 2),
-        "p99_ms": round(quantiles(seconds, n=100)[98] * 1e3, 2),
-    }
-
-
 def _per_second(work: Callable[[], object], count: int) -> int:
-    return round(count / _seconds(work))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    return round(count / seconds_of(work))
 
 
 if __name__ == "__main__":

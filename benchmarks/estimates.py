@@ -10,20 +10,16 @@ last line is one JSON object.
 
 import argparse
 import json
-import os
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import httpx
 
+from benchmarks.timing import percentiles, seconds_of, setting
 from fasterseg_core.architecture import Architecture
 from fasterseg_core.latency_table import estimate
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.random_networks import random_architectures
-from services.profiler.runners import cpu_name
 from tests.builders import a_latency_table
 
 BATCH = 500
@@ -41,7 +37,7 @@ def main() -> None:
     space = SearchSpace()
     table = a_latency_table(space, Resolution(height=1024, width=2048), 19)
     architectures = random_architectures(space, BATCH)
-    floor = BATCH / _seconds(lambda: [estimate(architecture, table) for architecture in architectures])
+    floor = BATCH / seconds_of(lambda: [estimate(architecture, table) for architecture in architectures])
     figures: dict[str, object] = {"floor_per_second": round(floor)}
     with _client(arguments.state / "api.token") as plane, _client(arguments.state / "profiler.token") as profiler:
         added = plane.post(f"{arguments.control_plane}/latency-tables", json={"document": table.to_document()})
@@ -53,15 +49,7 @@ def main() -> None:
             figures |= {f"{name}_{key}": value for key, value in measured.items()}
             figures[f"{name}_floor_ratio"] = round(floor / measured["per_second"], 2)
             print(name, json.dumps(measured), flush=True)
-    setting = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": cpu_name(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[1], 1),
-        "requests": arguments.requests,
-        "batch": BATCH,
-    }
-    print(json.dumps(figures | {"setting": setting}))
+    print(json.dumps(figures | {"setting": setting() | {"requests": arguments.requests, "batch": BATCH}}))
 
 
 def _client(token_file: Path) -> httpx.Client:
@@ -79,19 +67,9 @@ def _measured(
         assert len(response.json()["items"]) == len(some)
 
     ask(list(documents))  # the table is read once
-    singles = [_seconds(lambda one=one: ask([documents[one % BATCH]])) * 1e3 for one in range(requests)]
-    many = median(_seconds(lambda: ask(list(documents))) for _ in range(batches))
-    return {
-        "p50_ms": round(median(singles), 2),
-        "p99_ms": round(quantiles(singles, n=100)[98], 2),
-        "per_second": round(BATCH / many),
-    }
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    singles = [seconds_of(lambda one=one: ask([documents[one % BATCH]])) for one in range(requests)]
+    many = median(seconds_of(lambda: ask(list(documents))) for _ in range(batches))
+    return percentiles(singles) | {"per_second": round(BATCH / many)}
 
 
 if __name__ == "__main__":

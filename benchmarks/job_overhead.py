@@ -10,20 +10,18 @@ its own. The last line is one JSON object.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import NamedTemporaryFile
 
 from ray.job_submission import JobSubmissionClient
 
+from benchmarks.timing import setting
 from services.client.client import FasterSegClient
 from services.client.schemas import Job, JobState, JsonObject
-from services.profiler.runners import cpu_name
 
 PROFILE: JsonObject = {
     "space": {"num_layers": 3, "expansion_ratios": [2], "student_ratio": 2},
@@ -77,14 +75,7 @@ def main() -> None:
             pairs.append(pair)
     medians = {name: round(median(pair[name] for pair in pairs), 2) for name in pairs[0]}
     overhead = round(median(pair["total"] - pair["bare_total"] for pair in pairs), 2)
-    setting = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": cpu_name(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[1], 1),
-        "jobs": arguments.jobs,
-    }
-    print(json.dumps(medians | {"overhead": overhead, "setting": setting}))
+    print(json.dumps(medians | {"overhead": overhead, "setting": setting() | {"jobs": arguments.jobs}}))
 
 
 def _service(client: FasterSegClient) -> dict[str, float]:

@@ -18,6 +18,7 @@ from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.tables import AttemptRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat, redeem_ticket, succeed
+from tests.control_plane.builders import a_dispatcher
 from tests.control_plane.fakes import FakeRay
 from tests.storage.builders import Worker, a_job, a_success, end_backoff, end_lease, pass_deadline, work_for
 
@@ -43,18 +44,8 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def dispatcher(parts: Parts, ray: FakeRay, clock: Clock, registry: CollectorRegistry) -> Dispatcher:
-    return Dispatcher(
-        database=parts.database,
-        store=parts.store,
-        ray=ray,
-        instance="test",
-        max_running_jobs=2,
-        max_running_jobs_per_project=None,
-        cancel_grace_seconds=60,
-        registry=registry,
-        clock=clock,
-    )
+def dispatcher(parts: Parts, clock: Clock, registry: CollectorRegistry) -> Dispatcher:
+    return a_dispatcher(parts, registry=registry, clock=clock)
 
 
 def be_steady(dispatcher: Dispatcher, clock: Clock) -> None:
@@ -443,20 +434,11 @@ def test_limits_hold_while_ray_is_away(dispatcher: Dispatcher, database: Databas
         assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
 
 
-def test_two_dispatchers_pause_a_job_once(dispatcher: Dispatcher, parts: Parts, database: Database, ray: FakeRay):
+def test_two_dispatchers_pause_a_job_once(dispatcher: Dispatcher, parts: Parts, database: Database):
     job = a_job(database)
     with database.writing.begin() as session:
         pass_deadline(session, job)
-    other = Dispatcher(
-        database=parts.database,
-        store=parts.store,
-        ray=ray,
-        instance="test",
-        max_running_jobs=2,
-        max_running_jobs_per_project=None,
-        cancel_grace_seconds=60,
-        registry=CollectorRegistry(),
-    )
+    other = a_dispatcher(parts)
 
     dispatcher.tick()
     other.tick()

@@ -10,15 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client import CollectorRegistry
 
 from services.control_plane.__main__ import open_parts
-from services.control_plane.dispatcher import Dispatcher
 from services.control_plane.parts import Parts
 from services.control_plane.settings import Settings
 from services.control_plane.store import require_usable
 from services.storage.database import Database, migrate
 from services.telemetry.logs import JsonLines
+from tests.control_plane.builders import a_dispatcher
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.control_plane.fakes import FakeRay
 from tests.serving import TOKEN, control_plane
@@ -47,16 +46,7 @@ def test_tokens_of_users_workers_and_the_profiler_are_in_no_line(
     log: io.StringIO, api: TestClient, parts: Parts, database: Database, ray: FakeRay
 ) -> None:
     a_job(database)
-    Dispatcher(
-        database=database,
-        store=parts.store,
-        ray=ray,
-        instance="test",
-        max_running_jobs=1,
-        max_running_jobs_per_project=None,
-        cancel_grace_seconds=60,
-        registry=CollectorRegistry(),
-    ).tick()
+    a_dispatcher(parts).tick()
     dispatch = ray.submitted[0]
     path = f"attempts/{dispatch.submission_id}"
     ticket = {"ticket": dispatch.ticket}

@@ -9,16 +9,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from services.storage.blob_store import BlobStore
 from services.storage.folder_store import FolderStore
 from tests.faults.control_plane import QUICK, Periods
 from tests.faults.counting_worker import FOLDER
 from tests.faults.ray_stand_in import RayStandIn, ray_stand_in
-from tests.faults.service import PROFILER_TOKEN, TOKEN, Service
-from tests.postgresql import Server, postgresql_binaries, postgresql_server
+from tests.faults.service import Service
+from tests.serving import TOKEN, environment
 
+HASTE = {"DISPATCH_SECONDS": "0.1", "CANCEL_GRACE_SECONDS": "5"}
 SEED = int(os.environ.get("FASTERSEG_FAULTS_SEED", secrets.randbits(32)))
 
 MakeService = Callable[..., Service]
@@ -41,38 +40,19 @@ def ray(tmp_path: Path) -> Iterator[RayStandIn]:
 
 
 @pytest.fixture
-def postgres() -> Iterator[Server]:
-    """A PostgreSQL server of this test's own, which it may kill."""
-    binaries = postgresql_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed: initdb and pg_ctl were not found")
-    with postgresql_server(binaries, fsync=True) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
 def make_service(tmp_path: Path, ray: RayStandIn) -> Iterator[MakeService]:
-    """Makes the service of a test on SQLite and a folder, unless it says otherwise."""
+    """Makes the service of a test, on SQLite and a folder."""
     with ExitStack() as opened:
 
-        def make(
-            *, database_url: str | None = None, store: BlobStore | None = None, periods: Periods = QUICK, **more: str
-        ) -> Service:
-            url = database_url or f"sqlite:///{tmp_path / 'fasterseg.db'}"
+        def make(periods: Periods = QUICK) -> Service:
+            (tmp_path / "api.token").write_text(TOKEN)
+            url = f"sqlite:///{tmp_path / 'fasterseg.db'}"
+            settings = {"DATABASE_URL": url, "RAY_ADDRESS": ray.url} | HASTE
             service = Service(
                 folder=tmp_path,
-                environment=an_environment(tmp_path, url, ray.url) | more,
+                environment=environment(tmp_path, **settings),
                 ray=ray,
-                store=store or FolderStore(tmp_path / "blobs"),
+                store=FolderStore(tmp_path / "blobs"),
                 periods=periods,
                 database_url=url,
             )
@@ -86,21 +66,6 @@ def make_service(tmp_path: Path, ray: RayStandIn) -> Iterator[MakeService]:
 def service(make_service: MakeService) -> Service:
     """A service on SQLite and a folder, none of whose control planes is up."""
     return make_service()
-
-
-def an_environment(folder: Path, database_url: str, ray_url: str) -> dict[str, str]:
-    """The settings of a control plane."""
-    (folder / "api.token").write_text(TOKEN)
-    return {
-        "FASTERSEG_STATE_FOLDER": str(folder),
-        "FASTERSEG_DATABASE_URL": database_url,
-        "FASTERSEG_PROFILER_TOKEN": PROFILER_TOKEN,
-        "FASTERSEG_FIRST_TOKEN_PATH": str(folder / "api.token"),
-        "FASTERSEG_RAY_ADDRESS": ray_url,
-        "FASTERSEG_PROFILER_URL": "http://127.0.0.1:9",
-        "FASTERSEG_DISPATCH_SECONDS": "0.1",
-        "FASTERSEG_CANCEL_GRACE_SECONDS": "5",
-    }
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

@@ -1,9 +1,7 @@
-"""The control plane's process as the tests start it: its own `main`, with other periods, fail-points and limits."""
+"""The control plane's process as the tests start it: its own `main`, with other periods and fail-points."""
 
 import importlib
 import os
-import resource
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +44,8 @@ class Periods:
 QUICK = Periods(lease=2.5, heartbeat=0.4, first_backoff=0.1, resubmit=0.7, exit=1.0)  # a 24th of the lease
 
 
-@dataclass(frozen=True, kw_only=True)
-class Disturbance:
-    """What this process is to suffer from its start on."""
-
-    kill_at: int | None = None  # the fail-point
-    file_bytes: int | None = None  # no file may become larger: a full disk
-
-
-def serve(environment: dict[str, str], periods: Periods, disturbance: Disturbance, log: Path) -> None:
-    """The process: its settings come from the environment, its output goes to a file."""
+def serve(environment: dict[str, str], periods: Periods, killed_at: int | None, log: Path) -> None:
+    """The process, killed at a fail-point; its settings come from the environment, its output goes to a file."""
     output = log.open("a")
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
@@ -64,10 +54,6 @@ def serve(environment: dict[str, str], periods: Periods, disturbance: Disturbanc
     os.environ.update(environment)
     sys.argv = ["services.control_plane", "serve"]  # it would read the tests' own
     periods.set()
-    if disturbance.kill_at is not None:
-        kill_at(disturbance.kill_at, log.with_suffix(".points"))
-    if disturbance.file_bytes is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (disturbance.file_bytes, most))
+    if killed_at is not None:
+        kill_at(killed_at, log.with_suffix(".points"))
     program.main()

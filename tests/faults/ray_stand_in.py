@@ -24,11 +24,7 @@ class RayStandIn:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.url = ""
         self.processes: dict[str, BaseProcess] = {}
-        self.submissions: list[str] = []  # as they came, refused ones and those whose answer was lost included
-        self.stops: list[str] = []
         self.is_away = False  # closes every connection without an answer
-        self.lost_replies = 0  # the next so many submissions are started, and their answers lost
-        self.lost_submissions = 0  # the next so many are lost on their way
         self.holds_back = False  # jobs are PENDING until `release`
         self.stops_nothing = False  # as where the node cannot be reached
         self._environment = dict(environment)
@@ -80,12 +76,8 @@ class RayStandIn:
                     return 200, {"logs": f"what {name} printed\n"}
         return 404, {}
 
-    def _submit(self, request: dict[str, object]) -> tuple[int, object] | None:
+    def _submit(self, request: dict[str, object]) -> tuple[int, object]:
         name = str(request["submission_id"])
-        self.submissions.append(name)
-        if self.lost_submissions:
-            self.lost_submissions -= 1
-            return None
         if name in self.processes or name in self._pending:
             return 500, f"Job with submission_id {name} already exists"
         runtime_env = request["runtime_env"]
@@ -95,9 +87,6 @@ class RayStandIn:
             self._pending[name] = variables
         else:
             self._start(name, variables)
-        if self.lost_replies:
-            self.lost_replies -= 1
-            return None
         return 200, {"job_id": name, "submission_id": name}
 
     def _start(self, name: str, variables: dict[str, str]) -> None:
@@ -105,7 +94,6 @@ class RayStandIn:
 
     def _stop(self, name: str) -> bool:
         """Ends a job that runs, for which Ray takes three seconds; one that is pending goes on, as it does in Ray."""
-        self.stops.append(name)
         process = self.processes.get(name)
         if self.stops_nothing or process is None or not process.is_alive():
             return False

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import httpx
 from sqlalchemy import select
@@ -23,25 +23,16 @@ from services.storage.blob_store import BlobStore
 from services.storage.database import Database, open_database
 from services.storage.tables import AttemptRow
 from tests.faults import counting_worker
-from tests.faults.control_plane import Disturbance, Periods, serve
+from tests.faults.control_plane import Periods, serve
 from tests.faults.counting_worker import Plan
 from tests.faults.processes import started
+from tests.faults.ray_stand_in import RayStandIn
+from tests.serving import TOKEN
 
-TOKEN = "the token of the one who set the service up"
-PROFILER_TOKEN = "what the profiler and it share"
 LONGEST_SECONDS = 120.0  # that a test waits for anything, unless it says otherwise
-NOTHING = Disturbance()
 
 Answer = TypeVar("Answer")
 Value = TypeVar("Value")
-
-
-class Ray(Protocol):
-    """What a test asks of Ray, the real one and the stand-in."""
-
-    def running(self) -> set[str]:
-        """The submission ids of the jobs that are not over."""
-        ...
 
 
 @dataclass
@@ -54,9 +45,9 @@ class ControlPlane:
     url: str
     process: BaseProcess | None = None
 
-    def start(self, disturbance: Disturbance = NOTHING) -> None:
-        """Starts its process, and does not wait for it."""
-        self.process = started(serve, self.environment, self.periods, disturbance, self.log)
+    def start(self, killed_at: int | None = None) -> None:
+        """Starts its process, to be killed at a fail-point, and does not wait for it."""
+        self.process = started(serve, self.environment, self.periods, killed_at, self.log)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends it at once, or as the signal does, and waits until it is gone."""
@@ -112,7 +103,7 @@ class Service:
 
     folder: Path
     environment: dict[str, str]  # of its control planes
-    ray: Ray
+    ray: RayStandIn
     store: BlobStore
     periods: Periods
     database_url: str
@@ -128,13 +119,12 @@ class Service:
         self.planned = plan
         plan.write(self.folder)
 
-    def add_plane(self, *, periods: Periods | None = None, **settings: object) -> ControlPlane:
+    def add_plane(self) -> ControlPlane:
         """One more replica, which is not started."""
         port = free_port()
-        environment = self.environment | {f"FASTERSEG_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"FASTERSEG_PORT": str(port)}
+        environment = self.environment | {"FASTERSEG_PORT": str(port)}
         log = self.folder / f"control-plane-{len(self.planes)}.log"
-        plane = ControlPlane(environment, periods or self.periods, log, f"http://127.0.0.1:{port}")
+        plane = ControlPlane(environment, self.periods, log, f"http://127.0.0.1:{port}")
         self.planes.append(plane)
         return plane
 
@@ -146,28 +136,28 @@ class Service:
         return plane
 
     @contextmanager
-    def client(self, plane: int = 0) -> Iterator[FasterSegClient]:
-        """A user's client."""
-        with FasterSegClient(self.planes[plane].url, token=TOKEN) as client:
+    def client(self) -> Iterator[FasterSegClient]:
+        """A user's client, of its first control plane."""
+        with FasterSegClient(self.planes[0].url, token=TOKEN) as client:
             yield client
 
-    def submit(self, *, key: str | None = None, plane: int = 0) -> str:
+    def submit(self, *, key: str | None = None) -> str:
         """The id of an acknowledged job; asked for again while the service is away."""
-        with self.client(plane) as client:
+        with self.client() as client:
             job = eventually(lambda: client.submit("profile", preset="quick", idempotency_key=key))
         if job.id not in self.acknowledged:
             self.acknowledged.append(job.id)
         return job.id
 
-    def job(self, job_id: str, plane: int = 0) -> Job:
+    def job(self, job_id: str) -> Job:
         """A job as it is, asked for again while the service is away."""
-        with self.client(plane) as client:
+        with self.client() as client:
             return eventually(lambda: client.job(job_id))
 
-    def finished(self, job_id: str, seconds: float = LONGEST_SECONDS, plane: int = 0) -> Job:
+    def finished(self, job_id: str, seconds: float = LONGEST_SECONDS) -> Job:
         """A job, once it is over."""
-        wait_for(lambda: self.job(job_id, plane).state.is_final, f"job {job_id} is over", seconds)
-        return self.job(job_id, plane)
+        wait_for(lambda: self.job(job_id).state.is_final, f"job {job_id} is over", seconds)
+        return self.job(job_id)
 
     def succeeded(self, job_id: str, seconds: float = LONGEST_SECONDS) -> Job:
         """A job, once it has succeeded with what an undisturbed one makes."""

@@ -10,7 +10,8 @@ import pytest
 
 from tests.faults.counting_worker import Plan
 from tests.faults.invariants import check
-from tests.faults.service import TOKEN, Service
+from tests.faults.service import Service
+from tests.serving import TOKEN
 
 
 @pytest.mark.row(9, "SQLite: 8 writers, SIGKILL while writing, locked for 20 s: integrity_check ok, 503 and no 500")

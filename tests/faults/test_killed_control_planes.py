@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 
-from tests.faults.control_plane import Disturbance
 from tests.faults.counting_worker import Plan
 from tests.faults.invariants import check
 from tests.faults.service import Service
@@ -25,7 +24,7 @@ def survive(service: Service, numbers: Iterable[int]) -> list[float]:
     taken = []
     for number in numbers:
         plane.kill()
-        plane.start(Disturbance(kill_at=number))
+        plane.start(killed_at=number)
         started_at = time.monotonic()
         with plane.kept_up() as deaths:
             job = service.submit(key=f"killed-at-{number}")

@@ -14,6 +14,7 @@ from services.control_plane.settings import Settings
 from services.storage.database import Database, migrate, open_database
 from services.storage.folder_store import FolderStore
 from services.storage.tokens import keep_first_token
+from tests.clock import FakeClock
 from tests.control_plane.fakes import FakeProfiler, FakeRay
 
 FIRST_TOKEN = "the token of the one who set the service up"
@@ -27,6 +28,11 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     migrate(database)
     database.engine.dispose()
     return path
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture

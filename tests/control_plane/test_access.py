@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,6 +19,7 @@ from services.storage.projects import narrow
 from services.storage.tables import FIRST_PROJECT, JobRow, TokenRow
 from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import acknowledge_stop, succeed
+from tests.control_plane.builders import WHAT_SCOPES_MAY, ask_for_what_scopes_may
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.storage.builders import (
     a_body,
@@ -115,26 +117,11 @@ def test_a_token_is_shown_once_and_kept_as_a_digest(api: TestClient, database: D
     assert "release gate" in listed
 
 
-@pytest.mark.parametrize(
-    ("scope", "may"),
-    [
-        (Scope.READ, [True, False, False, False]),
-        (Scope.SUBMIT, [True, True, False, False]),
-        (Scope.ADMIN, [True, True, True, False]),
-        (Scope.OPERATOR, [True, True, True, True]),
-    ],
-)
+@pytest.mark.parametrize(("scope", "may"), WHAT_SCOPES_MAY)
 def test_a_scope_may_what_those_before_it_may(
     ask: Ask, token: Callable[..., str], scope: Scope, may: list[bool]
 ) -> None:
-    secret = token(scope)
-
-    statuses = [
-        ask(secret, "GET", "jobs"),
-        ask(secret, "POST", "jobs", json={"kind": "profile", "preset": "quick"}),
-        ask(secret, "POST", "tokens", json={"name": "other", "scope": "read"}),
-        ask(secret, "POST", "tokens", json={"name": "other", "scope": "read", "project": "elsewhere"}),
-    ]
+    statuses = ask_for_what_scopes_may(partial(ask, token(scope)))
 
     assert [status < 300 for status in statuses] == may
     assert all(status < 300 or status == 403 for status in statuses)

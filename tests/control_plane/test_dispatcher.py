@@ -18,24 +18,10 @@ from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.tables import AttemptRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat, redeem_ticket, succeed
+from tests.clock import FakeClock
 from tests.control_plane.builders import a_dispatcher
 from tests.control_plane.fakes import FakeRay
 from tests.storage.builders import Worker, a_job, a_success, end_backoff, end_lease, pass_deadline, work_for
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -44,11 +30,11 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def dispatcher(parts: Parts, clock: Clock, registry: CollectorRegistry) -> Dispatcher:
+def dispatcher(parts: Parts, clock: FakeClock, registry: CollectorRegistry) -> Dispatcher:
     return a_dispatcher(parts, registry=registry, clock=clock)
 
 
-def be_steady(dispatcher: Dispatcher, clock: Clock) -> None:
+def be_steady(dispatcher: Dispatcher, clock: FakeClock) -> None:
     """Ticks for one lease length."""
     for _ in range(5):
         dispatcher.tick()
@@ -224,7 +210,7 @@ def test_a_job_that_keeps_dying_fails(dispatcher: Dispatcher, database: Database
 
 
 def test_a_silent_worker_is_replaced_and_stopped(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     dispatcher.tick()
@@ -240,7 +226,7 @@ def test_a_silent_worker_is_replaced_and_stopped(
 
 
 def test_a_job_that_ray_forgot_is_replaced_once_its_lease_is_over(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     dispatcher.tick()
@@ -258,7 +244,7 @@ def test_a_job_that_ray_forgot_is_replaced_once_its_lease_is_over(
 
 
 def test_no_lease_is_reaped_in_the_first_lease_length_of_a_start(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     dispatcher.tick()
@@ -272,7 +258,7 @@ def test_no_lease_is_reaped_in_the_first_lease_length_of_a_start(
 
 
 def test_no_lease_is_reaped_after_a_pause_of_ours(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     dispatcher.tick()
@@ -288,7 +274,7 @@ def test_no_lease_is_reaped_after_a_pause_of_ours(
 
 
 def test_a_job_that_ray_has_not_started_keeps_its_lease(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     be_steady(dispatcher, clock)
@@ -399,7 +385,7 @@ def test_a_job_past_its_deadline_is_asked_to_pause_and_never_killed(
 
 
 def test_a_silent_worker_past_its_deadline_is_replaced_by_nobody(
-    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: Clock
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):
     job = a_job(database)
     dispatcher.tick()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -21,6 +22,7 @@ from services.control_plane.parts import Parts
 from services.storage.database import Database
 from services.storage.errors import Unavailable
 from services.storage.tokens import keep_first_token
+from tests.control_plane.builders import WHAT_SCOPES_MAY, ask_for_what_scopes_may
 from tests.control_plane.conftest import FIRST_TOKEN
 from tests.control_plane.fake_identity_provider import (
     EC_KEY,
@@ -79,24 +81,9 @@ def signed_with_the_public_key() -> str:
 # ---- who is let in --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("scope", "may"),
-    [
-        (Scope.READ, [True, False, False, False]),
-        (Scope.SUBMIT, [True, True, False, False]),
-        (Scope.ADMIN, [True, True, True, False]),
-        (Scope.OPERATOR, [True, True, True, True]),
-    ],
-)
+@pytest.mark.parametrize(("scope", "may"), WHAT_SCOPES_MAY)
 def test_a_jwt_may_what_a_token_of_its_scope_may(ask: Ask, scope: Scope, may: list[bool]) -> None:
-    token = a_jwt(scope=scope)
-
-    statuses = [
-        ask(token),
-        ask(token, "POST", "jobs", json={"kind": "profile", "preset": "quick"}),
-        ask(token, "POST", "tokens", json={"name": "other", "scope": "read"}),
-        ask(token, "POST", "tokens", json={"name": "other", "scope": "read", "project": "elsewhere"}),
-    ]
+    statuses = ask_for_what_scopes_may(partial(ask, a_jwt(scope=scope)))
 
     assert [status < 300 for status in statuses] == may
     assert all(status < 300 or status == 403 for status in statuses)

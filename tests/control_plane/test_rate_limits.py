@@ -11,6 +11,7 @@ from services.control_plane.parts import Parts
 from services.control_plane.rate_limits import Buckets, RateLimits
 from services.storage.database import Database
 from services.storage.tokens import keep_first_token
+from tests.clock import FakeClock
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.storage.builders import a_job, a_started_worker
 
@@ -18,24 +19,11 @@ BURST, FAILURES = 6, 3
 OTHER_TOKEN = "the token of another user"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 Ask = Callable[..., int]
 
 
 @pytest.fixture
-def limited(parts: Parts, clock: Clock) -> Iterator[TestClient]:
+def limited(parts: Parts, clock: FakeClock) -> Iterator[TestClient]:
     """A control plane that gives two requests a second, and three refused tokens a minute."""
     with parts.database.writing.begin() as session:
         keep_first_token(session, FIRST_TOKEN)
@@ -62,7 +50,7 @@ def spend(ask: Ask, token: str = FIRST_TOKEN) -> None:
     assert [ask(token) for _ in range(1 + BURST)] == [200] * (1 + BURST)
 
 
-def test_a_burst_is_let_through_and_then_so_many_a_second(ask: Ask, clock: Clock) -> None:
+def test_a_burst_is_let_through_and_then_so_many_a_second(ask: Ask, clock: FakeClock) -> None:
     spend(ask)
     assert ask() == 429
 
@@ -81,7 +69,7 @@ def test_a_refusal_says_when_to_ask_again(limited: TestClient, ask: Ask) -> None
     assert refused.json()["title"] == "Too Many Requests"
 
 
-def test_a_pause_fills_no_more_than_a_bucket(ask: Ask, clock: Clock) -> None:
+def test_a_pause_fills_no_more_than_a_bucket(ask: Ask, clock: FakeClock) -> None:
     spend(ask)
 
     clock.now += 3600.0
@@ -122,7 +110,7 @@ def test_made_up_tokens_open_no_buckets(ask: Ask) -> None:
     assert statuses == [200] * BURST + [429]
 
 
-def test_guessing_is_stopped_and_hinders_nobody_who_is_known(ask: Ask, clock: Clock) -> None:
+def test_guessing_is_stopped_and_hinders_nobody_who_is_known(ask: Ask, clock: FakeClock) -> None:
     assert ask() == 200
 
     assert [ask(f"guess {number}") for number in range(FAILURES + 1)] == [401] * FAILURES + [429]
@@ -170,7 +158,7 @@ def test_who_guesses_attempts_tokens_is_stopped(ask: Ask, database: Database) ->
     assert statuses == [401] * FAILURES + [429]
 
 
-def test_buckets_are_bounded_and_the_least_used_goes_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buckets_are_bounded_and_the_least_used_goes_first(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_BUCKETS", 3)
     buckets = Buckets(per_second=1.0, burst=1, clock=clock)
 

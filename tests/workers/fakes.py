@@ -37,16 +37,6 @@ def a_job(**values: object) -> Job:
     return Job(**(defaults | values))
 
 
-class FakeClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class FakeMetrics:
     """Keeps what Prometheus would be shown."""
 

@@ -9,7 +9,8 @@ from services.client.errors import CorruptArtifactError, ProblemError
 from services.client.schemas import CheckpointRef, FailureClass, Problem
 from services.workers.checkpoints import SECONDS_WITHIN_EPOCH, Rhythm, resume
 from services.workers.execution import reason_for
-from tests.workers.fakes import SEARCH, FakeAttempt, FakeClock, a_progress
+from tests.clock import FakeClock
+from tests.workers.fakes import SEARCH, FakeAttempt, a_progress
 
 # ---- how often ----
 

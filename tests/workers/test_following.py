@@ -7,7 +7,8 @@ from fasterseg_core.reports import EpochReport, Report, StepReport
 from services.profiler.protocol import MeasurementProgress
 from services.workers.following import counted, follow, follow_measurement
 from services.workers.job import Stopped
-from tests.workers.fakes import SEARCH, FakeAttempt, FakeClock, FakeMetrics, a_progress
+from tests.clock import FakeClock
+from tests.workers.fakes import SEARCH, FakeAttempt, FakeMetrics, a_progress
 
 
 def a_step(step: int, latency_ms: float | None = None) -> StepReport:

@@ -16,8 +16,9 @@ from services.workers.execution import reason_for
 from services.workers.job import Job, Stopped
 from services.workers.measured_table import kept, known_rows, measure_table
 from services.workers.outputs import json_object
+from tests.clock import FakeClock
 from tests.profiler.fake_runner import FakeRunner, MacsRunner
-from tests.workers.fakes import FakeAttempt, FakeClock, a_job, a_progress
+from tests.workers.fakes import FakeAttempt, a_job, a_progress
 
 MEASUREMENT = CheckpointKind.MEASUREMENT
 CONFIG = ProfileConfig(

@@ -7,7 +7,8 @@ import torch
 from services.client.schemas import AttemptSuccess, FailureClass, JsonObject, PhaseUsage, Progress, Reason, Usage
 from services.workers.metering import Meter, MeteredAttempt, device_name
 from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving
-from tests.workers.fakes import FakeClock, a_progress
+from tests.clock import FakeClock
+from tests.workers.fakes import a_progress
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """What a search step and a pretraining step cost at the paper's size, beside a plain implementation and the floor.
 
     python -m benchmarks.search_step
-    python -m benchmarks.search_step --device cuda
+    python -m benchmarks.search_step --device cuda --ours
 
 Batch 2, 160 x 320, 16 layers, five ratios, 19 classes. Ours, the plain implementation of the tests, which has the same
 gradients, and what the published code computes in a step take turns in one process; peak memory is that of a process
 which runs ours alone. The floor is the time of the convolutions that the passes need at the best rate that this
-machine's convolutions reach. The last line is one JSON object: CPU-seconds on a CPU; on CUDA milliseconds, of bf16
-with graphs beside them.
+machine's convolutions reach. --ours leaves the others out. The last line is one JSON object: CPU-seconds on a CPU; on
+CUDA milliseconds, of bf16 with graphs beside them.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from tests.core import plain_cosearch
 
 NUM_CLASSES = 19
 LATENCY_WEIGHT = 0.01
+OTHERS = {"plain_search": "search", "published_search": "search", "plain_pretrain": "pretrain"}  # and ours beside them
 
 
 def main() -> None:
@@ -56,11 +57,12 @@ def main() -> None:
     models, batches = _models(device), [_batch(device, seed) for seed in range(2)]
     steps: dict[str, Callable[[], object]] = {
         "search": lambda: models.search_step(batches[0], batches[1], LATENCY_WEIGHT, "here"),
-        "plain_search": lambda: plain_cosearch.search_step(models, batches[0], batches[1], LATENCY_WEIGHT),
-        "published_search": lambda: plain_cosearch.published_search_step(models, *batches, LATENCY_WEIGHT),
         "pretrain": lambda: models.pretrain_step(batches[0], "here"),
-        "plain_pretrain": lambda: plain_cosearch.pretrain_step(models, batches[0]),
     }
+    if not arguments.ours:
+        steps["plain_search"] = lambda: plain_cosearch.search_step(models, batches[0], batches[1], LATENCY_WEIGHT)
+        steps["published_search"] = lambda: plain_cosearch.published_search_step(models, *batches, LATENCY_WEIGHT)
+        steps["plain_pretrain"] = lambda: plain_cosearch.pretrain_step(models, batches[0])
     if device.type == "cuda":
         fast = _models(device, arithmetic=Arithmetic.BF16, cuda_graphs=True)
         steps["bf16_graphs_search"] = lambda: fast.search_step(batches[0], batches[1], LATENCY_WEIGHT, "here")
@@ -84,9 +86,7 @@ def main() -> None:
         unit: cost["search"] * scale,
         f"pretrain_{unit}": cost["pretrain"] * scale,
         "peak_rss_gb" if device.type == "cpu" else "peak_memory_gb": peak_gb,
-        "plain_ratio": cost["plain_search"] / cost["search"],
-        "published_ratio": cost["published_search"] / cost["search"],
-        "pretrain_plain_ratio": cost["plain_pretrain"] / cost["pretrain"],
+        **{f"{name}_ratio": cost[name] / cost[ours] for name, ours in OTHERS.items() if name in cost},
         "floor_ratio": cost["search"] / floor["search"],
         "pretrain_floor_ratio": cost["pretrain"] / floor["pretrain"],
         f"floor_{unit}": floor["search"] * scale,
@@ -112,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of a CPU; waiting ones cost CPU-seconds, too")
+    parser.add_argument("--ours", action="store_true", help="without the plain and the published steps")
     parser.add_argument("--memory", action="store_true", help="only print the peak memory of ours, in GB")
     return parser.parse_args()
 

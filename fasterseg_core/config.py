@@ -224,7 +224,7 @@ class SearchConfig:
     target_exponent: float = -0.07  # alpha = beta of eq. 6
     collapse_policy: CollapsePolicy = CollapsePolicy.WARN
     arithmetic: Arithmetic = Arithmetic.FP32
-    cuda_graphs: bool = False  # of the passes of fixed width, on CUDA
+    cuda_graphs: bool = False  # of every pass, on CUDA
     ohem: OhemConfig = OhemConfig()
     jitter: float = 0.0  # of brightness, contrast and saturation, in training
     num_workers: int = 2  # threads that prepare batches; they change no result

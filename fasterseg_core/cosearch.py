@@ -5,7 +5,7 @@ stems and heads are trained. Architecture updates take no gradient of the weight
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
@@ -66,17 +66,19 @@ class CoSearch:
             self.supernet = Supernet(config.space, table.fingerprint.num_classes).to(device)
         self._pass = GraphedSupernet(self.supernet) if config.cuda_graphs else self.supernet
         self.relaxations = {role: Relaxation(config.space, role).to(device) for role in Role}
+        self._weights = list(self.supernet.parameters())  # thousands: finding them takes as long as a pass on a GPU
+        self._scalars = [p for relaxation in self.relaxations.values() for p in relaxation.parameters()]
         student = self.relaxations[Role.STUDENT]
         self.latency = space_latency(config.space, student, table)
         self.granularity_weights = config.granularity_weights or balanced_weights(sensitivities(student, self.latency))
         self.weight_optimizer = torch.optim.SGD(
-            self.supernet.parameters(),
+            self._weights,
             lr=config.optimizer.learning_rate,
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
             fused=True,
         )
-        for parameter in self.supernet.parameters():  # before any activation: memory that stays leaves no holes
+        for parameter in self._weights:  # before any activation: memory that stays leaves no holes
             self.weight_optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.architecture_optimizers = {
             role: torch.optim.Adam(
@@ -153,23 +155,22 @@ class CoSearch:
         self, batch: Batch, passes: list[tuple[Role, Widths]], gradient_clip: float, place: str
     ) -> float:
         """One update from the gradients of several passes, each with its backward before the next."""
-        total = 0.0
-        with _frozen(*self.relaxations.values()):
-            for role, widths in passes:
-                total += self._add_gradients(batch, role, widths)
-        norm = torch.nn.utils.get_total_norm(p.grad for p in self.supernet.parameters() if p.grad is not None)
+        with _frozen(self._scalars):
+            losses = [self._add_gradients(batch, role, widths) for role, widths in passes]
+        norm = torch.nn.utils.get_total_norm(p.grad for p in self._weights if p.grad is not None)
+        total = float(torch.stack(losses).sum())  # only here a device is waited for
         _require_finite(total + float(norm), place, "weights")
         if float(norm) > gradient_clip:
-            torch.nn.utils.clip_grads_with_norm_(self.supernet.parameters(), gradient_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._weights, gradient_clip, norm)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad(set_to_none=True)  # a gigabyte that the architecture's passes can use
         return total / len(passes)
 
-    def _add_gradients(self, batch: Batch, role: Role, widths: Widths) -> float:
+    def _add_gradients(self, batch: Batch, role: Role, widths: Widths) -> Tensor:
         """Those of one pass; returns its loss. Nothing of the pass stays: a graph could not be captured beside it."""
         loss = self._segmentation_loss(batch, role, widths)
         torch.autograd.backward(loss)
-        return float(loss.detach())
+        return loss.detach()
 
     def _update_architecture(
         self, role: Role, batch: Batch, widths: Widths, latency_weight: float, place: str
@@ -177,7 +178,7 @@ class CoSearch:
         """One update of alpha, beta and gamma; returns the objective (eq. 8). Only the student's latency counts."""
         optimizer = self.architecture_optimizers[role]
         optimizer.zero_grad(set_to_none=True)
-        with _frozen(self.supernet):
+        with _frozen(self._weights):
             objective = self._segmentation_loss(batch, role, widths)
             if role is Role.STUDENT:
                 probabilities = self.relaxations[role].probabilities()
@@ -221,12 +222,12 @@ def _require_finite(value: float, place: str, what: str) -> None:
 
 
 @contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
-    """No gradient is taken of these modules' parameters meanwhile."""
-    for module in modules:
-        module.requires_grad_(False)
+def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradient is taken of these parameters meanwhile."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for module in modules:
-            module.requires_grad_(True)
+        for parameter in parameters:
+            parameter.requires_grad_(True)

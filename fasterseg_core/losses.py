@@ -1,6 +1,7 @@
 """The segmentation loss, the search objective (eq. 8) and distillation (eq. 4)."""
 
-import torch
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,11 +20,11 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, config: OhemConfig) -> Te
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none")
     kept = labels != IGNORE_LABEL
     min_kept = labels.numel() // config.min_kept_divisor
-    if min_kept < int(kept.sum()):
-        # The loss is -log(p), so the lowest probabilities are the highest losses; those of ignored pixels are 0.
-        hardest = losses.detach().flatten().kthvalue(losses.numel() - max(min_kept, 1) + 1).values
-        limit = torch.minimum(hardest, -torch.tensor(config.threshold).log().to(hardest))
-        kept = kept & (losses.detach() >= limit)
+    # The loss is -log(p), so the lowest probabilities are the highest losses; those of ignored pixels are 0.
+    hardest = losses.detach().flatten().kthvalue(losses.numel() - max(min_kept, 1) + 1).values
+    limit = hardest.clamp_max(-math.log(config.threshold))
+    enough = kept.sum() > min_kept  # on the device: nothing waits for it
+    kept = kept & ((losses.detach() >= limit) | ~enough)
     return (losses * kept).sum() / kept.sum().clamp_min(1)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasterseg_core.search_space import Operator
-from fasterseg_core.superkernel import SuperConvBN
+from fasterseg_core.superkernel import OutputWidth, SuperConvBN
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,7 +26,7 @@ class Skip(nn.Module):
         super().__init__()
         self.pointwise = SuperConvBN(c_in, widths_out, kernel_size=1)
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """(B, c, H, W) -> (B, c_out, H, W)."""
         return F.relu_(self.pointwise(x, c_out))
 
@@ -34,7 +34,7 @@ class Skip(nn.Module):
 class IdentitySkip(nn.Module):
     """Skip connection of a derived network where both sides have the same shape."""
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """The map itself."""
         return x
 
@@ -51,13 +51,16 @@ class StridedSkip(nn.Module):
         self.even = SuperConvBN(c_in, halves, kernel_size=1, stride=2)
         self.odd = SuperConvBN(c_in, halves, kernel_size=1, stride=2)
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """(B, c, H, W) -> (B, c_out, ceil(H / 2), ceil(W / 2))."""
         height, width = x.shape[2], x.shape[3]
         shifted = x[:, :, 1:, 1:]
         if height % 2 or width % 2:
             shifted = F.pad(shifted, (0, width % 2, 0, height % 2))
-        return F.relu_(torch.cat([self.even(x, c_out // 2), self.odd(shifted, c_out // 2)], dim=1))
+        if isinstance(c_out, int):
+            return F.relu_(torch.cat([self.even(x, c_out // 2), self.odd(shifted, c_out // 2)], dim=1))
+        halves = torch.cat([self.even(x, c_out), self.odd(shifted, c_out)], dim=1)
+        return F.relu_(halves.index_select(1, c_out.orders[self]))
 
 
 class Conv(nn.Module):
@@ -67,7 +70,7 @@ class Conv(nn.Module):
         super().__init__()
         self.convs = _convolutions(c_in, widths_out, stride, num_convs)
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """(B, c, H, W) -> (B, c_out, ceil(H / stride), ceil(W / stride))."""
         for conv in self.convs:
             x = F.relu_(conv(x, c_out))
@@ -82,7 +85,7 @@ class ZoomedConv(nn.Module):
         self.stride = stride
         self.convs = _convolutions(c_in, widths_out, 1, num_convs)
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """(B, c, H, W) -> (B, c_out, ceil(H / stride), ceil(W / stride))."""
         height, width = x.shape[2], x.shape[3]
         x = resize(x, (-(-height // 2), -(-width // 2)))

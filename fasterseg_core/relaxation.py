@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fasterseg_core.config import Role
 from fasterseg_core.search_space import DOWNSAMPLE_RATES, OPERATORS, SearchSpace
+from fasterseg_core.superkernel import PaddedWidth
 
 INITIAL_LOGIT = 1e-3  # reference
 
@@ -54,10 +55,14 @@ class Relaxation(nn.Module):
 
 @dataclass(frozen=True)
 class Width:
-    """The ratio of one connection in one pass, and the factor 1 that carries its gradient to gamma, if any."""
+    """The ratio of one connection in one pass, and the factor 1 that carries its gradient to gamma, if any.
+
+    Where the pass must not depend on the ratio, `padded` stands for it.
+    """
 
     ratio: int
     score: Tensor | None = None
+    padded: PaddedWidth | None = None
 
 
 @dataclass(frozen=True)

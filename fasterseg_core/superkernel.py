@@ -1,7 +1,9 @@
 """Convolutions whose input and output width are slices of one kernel (sec. 3.1.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,33 @@ def _into_whole(weight: Tensor, part: Tensor) -> None:
     part.grad = None
 
 
+class PaddedNorm(NamedTuple):
+    """A batch norm at the widest width, (C,) each: zeros beyond the width in use; `mean`, `variance` are written to."""
+
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class PaddedWidth:
+    """A width that a pass does not know: its maps have the widest's channels, zeros beyond those in use.
+
+    The zeros come from the norms, whose scale and shift are zero there, so nothing flows back through them either.
+
+    Attributes:
+        norms: of each `SuperConvBN`.
+        orders: of each module that concatenates halves, (C,): the channels that bring those in use to the front.
+    """
+
+    norms: Mapping[nn.Module, PaddedNorm]
+    orders: Mapping[nn.Module, Tensor]
+
+
+OutputWidth = int | PaddedWidth
+
+
 class SuperConvBN(nn.Module):
     """A convolution without bias and a batch norm, at any of several output widths.
 
@@ -47,9 +76,13 @@ class SuperConvBN(nn.Module):
         self.conv = nn.Conv2d(c_in, max(widths_out), kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths_out)
 
-    def forward(self, x: Tensor, c_out: int) -> Tensor:
+    def forward(self, x: Tensor, c_out: OutputWidth) -> Tensor:
         """(B, c, H, W) -> (B, c_out, ceil(H / stride), ceil(W / stride)), with c at most the kernel's input width."""
-        weight = superkernel(self.conv.weight, c_out, x.shape[1])
+        width = c_out if isinstance(c_out, int) else self.conv.out_channels
+        weight = superkernel(self.conv.weight, width, x.shape[1])
         x = F.conv2d(x, weight, stride=self.conv.stride, padding=self.conv.padding)
+        if isinstance(c_out, PaddedWidth):
+            scale, shift, mean, variance = c_out.norms[self]
+            return F.batch_norm(x, mean, variance, scale, shift, training=True, momentum=1.0)
         norm: Tensor = self.norms[self.widths_out.index(c_out)](x)
         return norm

@@ -30,7 +30,7 @@ class MixedOperator(nn.Module):
 
     def forward(self, x: Tensor, alpha: Tensor, width: Width) -> Tensor:
         """x (B, c, H, W), alpha (5,) -> (B, ratio * rate_out, ceil(H / stride), ceil(W / stride))."""
-        c_out = width.ratio * self.rate_out
+        c_out = width.padded or width.ratio * self.rate_out
         first, *others = self.candidates
         out: Tensor = alpha[0] * first(x, c_out)
         for weight, operator in zip(alpha[1:], others, strict=True):

@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 
 import httpx
 
-from .errors import CorruptArtifactError, LeaseLost, ProblemError, UnreachableError
+from .errors import LeaseLost, ProblemError, UnreachableError
 from .schemas import (
     ArchitectureRecord,
     Assignment,
@@ -36,7 +36,7 @@ from .schemas import (
     WorkerEvent,
     WorkerEvents,
 )
-from .transport import FileBody, build_post, connect, parsed, parsed_document, receive, send, verified
+from .transport import FileBody, build_post, connect, parsed, parsed_document, receive, send
 
 OUTAGE_SECONDS = 30 * 60.0  # longer without the control plane, and the attempt ends itself
 PROGRESS_SECONDS = 1.0  # between heartbeats that carry new progress
@@ -162,8 +162,10 @@ class AttemptClient:
         return sha256, size
 
     def download(self, sha256: str) -> bytes:
-        """The bytes of a blob; CorruptArtifactError where they are not those of this digest."""
-        return verified(sha256, self._get(f"artifacts/{sha256}").content)
+        """The bytes of a blob; raises as `checkpoint_file` does."""
+        file = BytesIO()
+        self._receive(sha256, file, TIMEOUT_SECONDS)
+        return file.getvalue()
 
     @contextmanager
     def checkpoint_file(self, checkpoint: CheckpointRef) -> Iterator[BufferedIOBase]:
@@ -172,15 +174,10 @@ class AttemptClient:
         Raises:
             CorruptArtifactError: what arrived is not of this digest.
             ProblemError: the store has no such blob (404), or other bytes in its place (410).
+            StoreError: the store that the service linked to did not hand it out.
         """
-        path = f"artifacts/{checkpoint.sha256}"
-        request = self._http.build_request("GET", path, timeout=_timeout(checkpoint.size))
         with tempfile.TemporaryFile() as file:
-            received = self._raising(
-                lambda: receive(self._http, request, file, patience_seconds=self._outage_seconds, sleep=self._pause)
-            )
-            if received != checkpoint.sha256:
-                raise CorruptArtifactError(checkpoint.sha256, received)
+            self._receive(checkpoint.sha256, file, _timeout(checkpoint.size))
             file.seek(0)
             yield file
 
@@ -281,6 +278,13 @@ class AttemptClient:
         self._send(
             self._http.build_request(
                 "PUT", f"blobs/{sha256}", content=FileBody(file), headers=headers, timeout=_timeout(size)
+            )
+        )
+
+    def _receive(self, sha256: str, file: BufferedIOBase, timeout: float) -> None:
+        self._raising(
+            lambda: receive(
+                self._http, sha256, file, timeout=timeout, patience_seconds=self._outage_seconds, sleep=self._pause
             )
         )
 

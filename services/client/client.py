@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,7 +44,7 @@ from .schemas import (
     TokenSecret,
     TokenSubmission,
 )
-from .transport import build_post, connect, lines, parsed, parsed_document, parsed_part, send, verified
+from .transport import build_post, connect, lines, parsed, parsed_document, parsed_part, receive, send
 
 PATIENCE_SECONDS = 6.0  # of one request while the service is away; it asks for 5 s where a part of it is
 FOLLOW_PATIENCE_SECONDS = 60.0  # of a request that follows a job, so that a restart of the service is survived
@@ -215,8 +216,15 @@ class FasterSegClient:
             time.sleep(poll_seconds)
 
     def artifact(self, sha256: str) -> bytes:
-        """The bytes of an artifact; CorruptArtifactError where they are not those of this digest."""
-        return verified(sha256, self._get(f"artifacts/{sha256}").content)
+        """The bytes of an artifact, wherever the service has them.
+
+        Raises:
+            CorruptArtifactError: what arrived is not of this digest.
+            StoreError: the service linked to a store, which did not hand it out.
+        """
+        file = BytesIO()
+        receive(self._http, sha256, file, timeout=self._http.timeout, patience_seconds=PATIENCE_SECONDS)
+        return file.getvalue()
 
     def fetch(self, job: Job, folder: Path) -> list[Path]:
         """The files written for what a job made: its artifacts, architectures and latency table.

@@ -62,6 +62,24 @@ class UnexpectedAnswerError(FasterSegError):
         return f"{address} did not answer as a FasterSeg service of this client's version does: {cause}"
 
 
+class StoreError(FasterSegError):
+    """The store that the service links to did not hand out a blob; `code` is S3's word for it, None where none came."""
+
+    def __init__(
+        self, address: str, cause: str, code: str | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(address, cause, code, retry_after_seconds)
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        address, cause, *_ = self.args
+        return (
+            f"the store at {address} did not hand out what the service links to ({cause}); the control plane's "
+            "FASTERSEG_S3_PUBLIC_URL, or FASTERSEG_S3_WORKER_URL for workers, must be its address"
+        )
+
+
 class CorruptArtifactError(FasterSegError):
     """Bytes that do not have the digest they were asked for by."""
 
@@ -70,7 +88,10 @@ class CorruptArtifactError(FasterSegError):
 
     def __str__(self) -> str:
         sha256, received = self.args
-        return f"artifact {sha256} arrived with sha256 {received}; nothing of it was kept, ask again"
+        return (
+            f"artifact {sha256} arrived with sha256 {received}; nothing of it was kept: ask again, and where that ends "
+            "alike, the store's copy is damaged"
+        )
 
 
 class LeaseLost(FasterSegError):

@@ -5,6 +5,7 @@ number, everything else is keyed by a digest or asks for a state.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +15,14 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .errors import CorruptArtifactError, FasterSegError, ProblemError, UnexpectedAnswerError, UnreachableError
+from .errors import (
+    CorruptArtifactError,
+    FasterSegError,
+    ProblemError,
+    StoreError,
+    UnexpectedAnswerError,
+    UnreachableError,
+)
 from .schemas import JsonObject, Problem
 
 FIRST_DELAY_SECONDS = 0.1
@@ -80,14 +88,23 @@ def send(
 
 def receive(
     http: httpx.Client,
-    request: httpx.Request,
+    sha256: str,
     file: BufferedIOBase,
     *,
+    timeout: float | httpx.Timeout,
     patience_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> str:
-    """Writes the answer's body into a file and returns its sha256; as `send` otherwise."""
-    return _patiently(lambda: _receive(http, request, file), patience_seconds, sleep)
+) -> None:
+    """Writes a blob into a file, from the service or from the store that it links to; as `send` otherwise.
+
+    Raises:
+        CorruptArtifactError: what arrived is not of this digest.
+        StoreError: the store did not hand it out; a new link is asked for while that may help.
+    """
+    request = http.build_request("GET", f"artifacts/{sha256}", timeout=timeout)
+    received = _patiently(lambda: _receive(http, request, file), patience_seconds, sleep)
+    if received != sha256:
+        raise CorruptArtifactError(sha256, received)
 
 
 def lines(http: httpx.Client, request: httpx.Request) -> Iterator[bytes]:
@@ -164,18 +181,62 @@ def _ask(http: httpx.Client, request: httpx.Request) -> httpx.Response:
 
 
 def _receive(http: httpx.Client, request: httpx.Request, file: BufferedIOBase) -> str:
+    """Writes the body of the answer, or of what it links to, into a file and returns its sha256."""
+    try:
+        with closing(http.send(request, stream=True)) as response:
+            link = _link(response)
+            if link is None:
+                _refuse(response)
+                return _write(response, file)
+    except httpx.TransportError as error:
+        raise _unreachable(http, error) from error
+    return _receive_from_store(http, link, file)
+
+
+def _receive_from_store(http: httpx.Client, link: httpx.Request, file: BufferedIOBase) -> str:
+    """As `_receive`, of a link."""
+    address = f"{link.url.scheme}://{link.url.netloc.decode()}"  # the rest is as good as a token
+    try:
+        with closing(http.send(link, stream=True)) as response:
+            if response.is_success:
+                return _write(response, file)
+            code = _store_code(response)
+            cause = f"{response.status_code} {code or response.reason_phrase}"
+            raise StoreError(address, cause, code, _retry_after_seconds(response))
+    except httpx.TransportError as error:
+        raise StoreError(address, str(error) or type(error).__name__, retry_after_seconds=0.0) from error
+
+
+def _link(response: httpx.Response) -> httpx.Request | None:
+    """The request that an answer links to, if it does; it shows no token, and is not followed from there.
+
+    Raises:
+        UnexpectedAnswerError: what came encrypted would go on in the clear.
+    """
+    if response.status_code != httpx.codes.TEMPORARY_REDIRECT or not response.has_redirect_location:
+        return None
+    origin = response.request.url
+    target = origin.join(response.headers["Location"])
+    if target.scheme not in ("https", origin.scheme):
+        raise UnexpectedAnswerError(str(origin), f"it links to {target.scheme}://{target.host}, which is not encrypted")
+    return httpx.Request("GET", target, extensions=response.request.extensions)  # with its timeouts, and no header
+
+
+def _write(response: httpx.Response, file: BufferedIOBase) -> str:
+    """Writes a body into a file, which it is all of, and returns its sha256."""
     file.seek(0)
     file.truncate()
     digest = hashlib.sha256()
-    try:
-        with closing(http.send(request, stream=True)) as response:
-            _refuse(response)
-            for chunk in response.iter_bytes(CHUNK_BYTES):
-                digest.update(chunk)
-                file.write(chunk)
-    except httpx.TransportError as error:
-        raise _unreachable(http, error) from error
+    for chunk in response.iter_bytes(CHUNK_BYTES):
+        digest.update(chunk)
+        file.write(chunk)
     return digest.hexdigest()
+
+
+def _store_code(response: httpx.Response) -> str | None:
+    """S3's word for what is wrong; a proxy in between answers without one."""
+    found = re.search(rb"<Code>(\w{1,100})</Code>", response.read())
+    return None if found is None else found[1].decode()
 
 
 def _refuse(response: httpx.Response) -> None:

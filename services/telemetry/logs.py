@@ -38,7 +38,8 @@ def start_logging(log_format: LogFormat, level: LogLevel, **fields: object) -> N
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines(fields) if log_format is LogFormat.JSON else TextLines(fields))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request that is sent
+    for chatty in ("httpx", "httpcore"):  # they log each request, and answers' headers: links to blobs
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = _log_the_end
 

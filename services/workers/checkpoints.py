@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, load, save
 from services.client.attempt import AttemptClient
-from services.client.errors import CorruptArtifactError, ProblemError
+from services.client.errors import CorruptArtifactError, ProblemError, StoreError
 from services.client.schemas import CheckpointRef, Progress
 
 State = Mapping[str, object]
 
 WORK_PER_CHECKPOINT = 50  # the least work between two checkpoints, in durations of one: they take less than 2 %
+NO_SUCH_KEY = "NoSuchKey"  # S3's word for a blob that is not there
 SECONDS_WITHIN_EPOCH = 600.0  # the least between two checkpoints where no epoch has ended
 
 
@@ -70,8 +71,10 @@ def resume(
     for checkpoint in checkpoints:
         try:
             state = _read(checkpoint, kind, attempt)
-        except (CheckpointError, CorruptArtifactError, ProblemError) as error:
+        except (CheckpointError, CorruptArtifactError, ProblemError, StoreError) as error:
             if isinstance(error, ProblemError) and error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+                raise
+            if isinstance(error, StoreError) and error.code != NO_SUCH_KEY:  # 404 is also what a wrong address answers
                 raise
             attempt.event("checkpoint_unreadable", {"sha256": checkpoint.sha256, "reason": str(error)})
         else:

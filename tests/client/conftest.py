@@ -19,6 +19,13 @@ def plane() -> Iterator[FakeControlPlane]:
 
 
 @pytest.fixture
+def store() -> Iterator[FakeControlPlane]:
+    """Another, which stands for a store that `plane` links to."""
+    with serving(FakeControlPlane()) as store:
+        yield store
+
+
+@pytest.fixture
 def client(plane: FakeControlPlane) -> Iterator[FasterSegClient]:
     with FasterSegClient(plane.url) as client:
         yield client

@@ -450,6 +450,11 @@ def unknown_field(field: str) -> Answer:
     return problem_answer(Problem(title="Invalid submission", status=422, detail="1 field was refused", errors=errors))
 
 
+def link_to(store: FakeControlPlane, data: bytes) -> Answer:
+    """The answer that sends on for a blob, to another plane that has it."""
+    return Answer(307, headers={"Location": f"{store.url}/artifacts/{store.add_artifact(data)}?signed"})
+
+
 def _architectures(method: str, route: list[str], body: bytes) -> Answer:
     record = ArchitectureRecord(id=ARCHITECTURE_ID, document=ARCHITECTURE_DOCUMENT, job=None, role=None, created_at=NOW)
     match method, route:

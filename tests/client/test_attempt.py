@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.client.attempt import AttemptClient, redeem
-from services.client.errors import CorruptArtifactError, LeaseLost, ProblemError, UnreachableError
+from services.client.errors import CorruptArtifactError, LeaseLost, ProblemError, StoreError, UnreachableError
 from services.client.schemas import AttemptFailure, AttemptSuccess, CheckpointRef, FailureClass, Problem, Reason
 from tests.client.fake_control_plane import (
     ARCHITECTURE_DOCUMENT,
@@ -15,9 +15,11 @@ from tests.client.fake_control_plane import (
     TABLE_ID,
     TICKET,
     TOKEN,
+    Answer,
     FakeControlPlane,
     a_progress,
     an_assignment,
+    link_to,
     problem_answer,
     sha256,
 )
@@ -266,6 +268,32 @@ def test_a_checkpoint_that_the_store_has_lost_is_not_waited_for(
 
     with pytest.raises(ProblemError, match="410 Corrupt blob"), attempt.checkpoint_file(the_checkpoint(b"state")):
         pass
+
+
+def test_blobs_are_read_from_a_store_that_the_service_links_to_which_is_shown_no_token(
+    plane: FakeControlPlane, store: FakeControlPlane, attempt: AttemptClient
+) -> None:
+    for data in (b"weights", b"state"):
+        plane.refusals[f"GET /artifacts/{sha256(data)}"] = link_to(store, data)
+
+    assert attempt.download(sha256(b"weights")) == b"weights"
+    with attempt.checkpoint_file(the_checkpoint(b"state")) as file:
+        assert file.read() == b"state"
+    assert store.shown == [None, None]
+
+
+def test_a_refusal_of_the_store_does_not_lose_the_lease(
+    plane: FakeControlPlane, store: FakeControlPlane, attempt: AttemptClient
+) -> None:
+    digest = sha256(b"weights")
+    plane.refusals[f"GET /artifacts/{digest}"] = link_to(store, b"weights")
+    store.refusals[f"GET /artifacts/{digest}"] = Answer(409)
+
+    with pytest.raises(StoreError, match="409"):
+        attempt.download(digest)
+    attempt.fail(REASON)
+
+    assert plane.end == "fail"
 
 
 def test_documents_are_read(attempt: AttemptClient) -> None:

@@ -16,6 +16,7 @@ from tests.client.fake_control_plane import (
     a_progress,
     an_artifact,
     an_estimate,
+    link_to,
     problem_answer,
     unknown_field,
 )
@@ -361,6 +362,19 @@ def test_fetch_prints_the_paths(plane: FakeControlPlane, run: Run, tmp_path: Pat
     result = run("fetch", job_id, "-o", str(tmp_path / "out"))
 
     assert result.stdout == f"{tmp_path / 'out' / 'curves.png'}\n"
+    assert (tmp_path / "out" / "curves.png").read_bytes() == b"png"
+
+
+def test_fetch_follows_a_link_to_the_store(
+    plane: FakeControlPlane, store: FakeControlPlane, run: Run, tmp_path: Path
+) -> None:
+    artifact = an_artifact("curves.png", b"png")
+    plane.refusals[f"GET /artifacts/{artifact.sha256}"] = link_to(store, b"png")
+    job_id = plane.add(a_job(artifacts=[artifact]))
+
+    result = run("fetch", job_id, "-o", str(tmp_path / "out"))
+
+    assert result.exit_code == 0
     assert (tmp_path / "out" / "curves.png").read_bytes() == b"png"
 
 

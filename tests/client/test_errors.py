@@ -7,6 +7,7 @@ from services.client.errors import (
     FasterSegError,
     LeaseLost,
     ProblemError,
+    StoreError,
     UnexpectedAnswerError,
     UnreachableError,
 )
@@ -29,6 +30,7 @@ PROBLEM = Problem(
         UnreachableError("http://127.0.0.1:8000", "refused"),
         ProblemError(PROBLEM, 5.0),
         UnexpectedAnswerError("http://127.0.0.1:8000", "no JSON"),
+        StoreError("http://127.0.0.1:9000", "503 SlowDown", "SlowDown", 0.0),
         CorruptArtifactError("0" * 64, "1" * 64),
         LeaseLost("redeemed"),
     ],

@@ -102,3 +102,28 @@ raise SystemError("the end")
         ("critical", "0123456789ab"),
     ]
     assert "SystemError: the end" in lines[-1]["exception"]
+
+
+def test_a_link_that_an_answer_brings_is_in_no_line_at_the_level_that_says_most() -> None:
+    program = """
+import http.server, logging, threading
+import httpx
+from services.telemetry.logs import LogFormat, LogLevel, start_logging
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(307)
+        self.send_header("Location", "http://store.test/blob?as-good-as-a-token")
+        self.end_headers()
+    def log_request(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+start_logging(LogFormat.TEXT, LogLevel.DEBUG)
+link = httpx.get(f"http://127.0.0.1:{server.server_port}", trust_env=False).headers["Location"]
+logging.getLogger("worker").debug("got a link")
+httpx.get(link.replace("store.test", f"127.0.0.1:{server.server_port}"), trust_env=False)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "got a link" in ended.stderr
+    assert "as-good-as-a-token" not in ended.stderr

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, pack
-from services.client.errors import CorruptArtifactError, ProblemError
+from services.client.errors import CorruptArtifactError, ProblemError, StoreError
 from services.client.schemas import CheckpointRef, FailureClass, Problem
 from services.workers.checkpoints import SECONDS_WITHIN_EPOCH, Rhythm, resume
 from services.workers.execution import reason_for
@@ -106,8 +106,9 @@ def test_the_newest_checkpoint_is_loaded():
         (CorruptArtifactError("a" * 64, "c" * 64), "arrived with sha256 c"),
         (a_refusal(404), "404 Refused"),
         (a_refusal(410), "410 Refused"),
+        (StoreError("https://store.test", "404 NoSuchKey", "NoSuchKey"), "404 NoSuchKey"),
     ],
-    ids=["truncated", "foreign", "another kind", "corrupt", "lost", "damaged in the store"],
+    ids=["truncated", "foreign", "another kind", "corrupt", "lost", "damaged in the store", "lost by S3"],
 )
 def test_where_the_newest_cannot_be_read_the_one_before_serves_and_an_event_says_so(
     unreadable: bytes | Exception, reason: str
@@ -130,10 +131,19 @@ def test_where_none_can_be_read_the_job_fails_instead_of_beginning_anew():
     assert reason_for(failure.value).failure is FailureClass.USER_ERROR  # trying again would end the same
 
 
-def test_a_store_that_is_away_does_not_make_a_checkpoint_unreadable():
-    attempt = FakeAttempt(blobs={"a" * 64: a_refusal(503), "b" * 64: a_checkpoint(1)})
+@pytest.mark.parametrize(
+    "error",
+    [
+        a_refusal(503),
+        StoreError("https://store.test", "403 AccessDenied", "AccessDenied"),
+        StoreError("https://store.test", "404 Not Found"),
+    ],
+    ids=["of the service", "that refuses a link", "that a link leads to"],
+)
+def test_a_store_that_is_away_does_not_make_a_checkpoint_unreadable(error: Exception):
+    attempt = FakeAttempt(blobs={"a" * 64: error, "b" * 64: a_checkpoint(1)})
 
-    with pytest.raises(ProblemError, match="503"):
+    with pytest.raises(type(error)):
         loaded(attempt, "a", "b")
 
     assert attempt.events == []

@@ -22,6 +22,7 @@ class Settings(TelemetrySettings):
     s3_access_key: str = ""
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = True
+    s3_region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
 
     host: str = "127.0.0.1"
     port: int = 8000

@@ -16,6 +16,7 @@ def open_store(settings: Settings) -> BlobStore:
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.get_secret_value(),
         secure=settings.s3_secure,
+        region=settings.s3_region,
     )
 
 

@@ -20,10 +20,12 @@ PART_BYTES = 16 << 20  # a larger blob is sent in parts of this size, of which o
 _PREFIX = "blobs/"
 _ARGUMENTS = {  # of S3Store, by S3's words for what is wrong with them
     "AccessDenied": "access_key",
+    "AuthorizationHeaderMalformed": "region",
     "InvalidAccessKeyId": "access_key",
     "SignatureDoesNotMatch": "secret_key",
     "BucketAlreadyExists": "bucket",
     "InvalidBucketName": "bucket",
+    "InvalidLocationConstraint": "region",
     "NoSuchBucket": "bucket",
 }
 # minio waits five minutes and tries six times on its own.
@@ -34,13 +36,16 @@ _RETRIES = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502
 class S3Store:
     """Objects named `blobs/<sha256>`, of at most 156 GB: ten thousand parts."""
 
-    def __init__(self, *, endpoint: str, bucket: str, access_key: str, secret_key: str, secure: bool) -> None:
+    def __init__(
+        self, *, endpoint: str, bucket: str, access_key: str, secret_key: str, secure: bool, region: str
+    ) -> None:
         self._endpoint, self._bucket = endpoint, bucket
         self._client = Minio(
             endpoint=endpoint,
             access_key=access_key,
             secret_key=secret_key,
             secure=secure,
+            region=region,
             http_client=urllib3.PoolManager(timeout=_TIMEOUT, retries=_RETRIES, maxsize=10),
         )
 
@@ -133,7 +138,12 @@ class S3Store:
                 raise Unavailable(f"the store has no bucket {self._bucket!r}")
 
     def _make_bucket(self) -> None:
-        if not self._client.bucket_exists(bucket_name=self._bucket):
+        try:
+            # Refusals of GET say what is wrong, those of HEAD, with which minio asks whether there is a bucket, do not.
+            next(self._client.list_objects(bucket_name=self._bucket, prefix="probe/"), None)
+        except S3Error as error:
+            if error.code != "NoSuchBucket":
+                raise
             self._client.make_bucket(bucket_name=self._bucket)
 
     def _try_out(self) -> None:

@@ -10,6 +10,8 @@ from moto.server import ThreadedMotoServer
 
 from services.storage.s3_store import S3Store
 
+REGION = "us-east-1"
+
 
 @dataclass(frozen=True, kw_only=True)
 class S3Server:
@@ -20,7 +22,7 @@ class S3Server:
     def store(self, bucket: str) -> S3Store:
         """A store on a bucket, which need not be there."""
         keys = {"access_key": self.access_key, "secret_key": self.secret_key}
-        return S3Store(endpoint=self.endpoint, bucket=bucket, secure=False, **keys)
+        return S3Store(endpoint=self.endpoint, bucket=bucket, secure=False, region=REGION, **keys)
 
     def new_store(self) -> tuple[S3Store, str]:
         """A store on an empty bucket, and the bucket's name."""
@@ -36,7 +38,7 @@ class S3Server:
             endpoint_url=f"http://{self.endpoint}",
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
+            region_name=REGION,
         )
 
 

@@ -16,7 +16,7 @@ from services.storage.blob_store import CHUNK_BYTES, BlobStore, StoredBlob, Unus
 from services.storage.errors import CorruptBlob, InvalidRequest, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.s3_store import PART_BYTES, S3Store
-from tests.contracts.s3_servers import S3Server
+from tests.contracts.s3_servers import REGION, S3Server
 
 BODY = bytes(range(256)) * 8192  # two chunks
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -267,7 +267,7 @@ def test_an_s3_server_that_is_away_is_unavailable():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{closed.getsockname()[1]}"
-        store = S3Store(endpoint=endpoint, bucket="blobs", access_key="a", secret_key="b", secure=False)
+        store = S3Store(endpoint=endpoint, bucket="blobs", access_key="a", secret_key="b", secure=False, region=REGION)
 
         with pytest.raises(Unavailable):
             store.check()
@@ -278,7 +278,7 @@ def test_an_s3_server_that_is_away_is_unavailable():
 
 def test_tls_with_a_server_that_speaks_none_is_named(moto: S3Server):
     keys = {"access_key": moto.access_key, "secret_key": moto.secret_key}
-    store = S3Store(endpoint=moto.endpoint, bucket="blobs", secure=True, **keys)
+    store = S3Store(endpoint=moto.endpoint, bucket="blobs", secure=True, region=REGION, **keys)
 
     with pytest.raises(UnusableStore) as caught:
         store.probe()
@@ -289,6 +289,15 @@ def test_a_bucket_that_cannot_be_called_so_is_named(moto: S3Server):
     with pytest.raises(UnusableStore) as caught:
         moto.store("_").probe()
     assert caught.value.argument == "bucket"
+
+
+@pytest.mark.s3
+def test_a_region_that_the_server_has_not_is_named(ceph: S3Server):  # moto has every one
+    keys = {"access_key": ceph.access_key, "secret_key": ceph.secret_key}
+
+    with pytest.raises(UnusableStore) as caught:
+        S3Store(endpoint=ceph.endpoint, bucket="elsewhere", secure=False, region="nowhere", **keys).probe()
+    assert caught.value.argument == "region"
 
 
 @pytest.mark.s3

@@ -1,5 +1,6 @@
 """Rows of blobs and of the named files that jobs made; the bytes lie in a blob store."""
 
+from dataclasses import dataclass
 from typing import IO
 
 from sqlalchemy import select, update
@@ -12,6 +13,20 @@ from services.storage.errors import InvalidRequest, NotFound
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow, JobRow
 
 BINARY = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class FoundBlob:
+    """What the rows say of a blob; `name` is that of an artifact, which a checkpoint and a log have not."""
+
+    size: int
+    media_type: str
+    name: str | None
+
+    @property
+    def disposition(self) -> str:
+        """The header Content-Disposition: a file to keep, never a page to show."""
+        return "attachment" if self.name is None else f'attachment; filename="{self.name}"'
 
 
 def record_blob(session: Session, sha256: str, size: int) -> bool:
@@ -35,17 +50,20 @@ def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]
         record_blob(session, sha256, size)
 
 
-def find_blob(session: Session, sha256: str) -> tuple[int, str]:
-    """The size and media type of a blob; NotFound where no job that the session sees names it."""
-    artifact = select(ArtifactRow.media_type).join(JobRow, JobRow.id == ArtifactRow.job)
-    media_type = session.scalar(artifact.where(ArtifactRow.sha256 == sha256).limit(1))
+def find_blob(session: Session, sha256: str) -> FoundBlob:
+    """A blob as a job names it; NotFound where none that the session sees does."""
+    artifacts = select(ArtifactRow).join(JobRow, JobRow.id == ArtifactRow.job).where(ArtifactRow.sha256 == sha256)
+    artifact = session.scalar(artifacts.limit(1))
     others = (
         select(JobRow.id).join(CheckpointRow, CheckpointRow.job == JobRow.id).where(CheckpointRow.sha256 == sha256),
         select(JobRow.id).join(AttemptRow, AttemptRow.job == JobRow.id).where(AttemptRow.logs == sha256),
     )
-    if media_type is None and all(session.scalar(other.limit(1)) is None for other in others):
+    if artifact is None and all(session.scalar(other.limit(1)) is None for other in others):
         raise NotFound(f"there is no artifact {sha256}")
-    return session.get_one(BlobRow, sha256).size, media_type or BINARY
+    size = session.get_one(BlobRow, sha256).size
+    if artifact is None:
+        return FoundBlob(size, BINARY, None)
+    return FoundBlob(size, artifact.media_type, artifact.name)
 
 
 def require_blob(session: Session, sha256: str, size: int | None, field: str) -> BlobRow:

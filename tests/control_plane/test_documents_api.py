@@ -21,8 +21,10 @@ from tests.storage.builders import (
     a_latency_table,
     a_latency_table_document,
     a_started_worker,
+    a_trained_job,
     an_architecture,
     an_architecture_document,
+    an_artifact,
 )
 
 ROW = "stem 3->32 64x128 /8"
@@ -256,7 +258,16 @@ def test_an_artifact_is_served_with_headers_that_keep_it_harmless(api: TestClien
     assert response.content == b"<script>"
     assert response.headers["content-type"] == "application/octet-stream"
     assert response.headers["content-length"] == "8"
+    assert response.headers["content-disposition"] == "attachment"
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_artifact_is_a_file_of_its_name(api: TestClient, database, parts: Parts):
+    a_trained_job(database, parts.store)
+
+    headers = api.get(f"artifacts/{an_artifact().sha256}").headers
+
+    assert headers["content-disposition"] == 'attachment; filename="network.safetensors"'
 
 
 def test_a_damaged_artifact_is_never_served(api: TestClient, database, parts: Parts):

@@ -38,15 +38,16 @@ async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Tok
 )
 def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> StreamingResponse:
     """The bytes of a blob, verified before the first is sent."""
-    size, media_type = find_blob(session, sha256)
+    blob = find_blob(session, sha256)
     headers = {
-        "Content-Length": str(size),
+        "Content-Disposition": blob.disposition,
+        "Content-Length": str(blob.size),
         "ETag": f'"{sha256}"',
         "Cache-Control": IMMUTABLE,
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",  # a worker chose the type
     }
-    return StreamingResponse(_stream(parts.store.open(sha256)), media_type=media_type, headers=headers)
+    return StreamingResponse(_stream(parts.store.open(sha256)), media_type=blob.media_type, headers=headers)
 
 
 def _check_token(parts: Parts, token: str) -> None:

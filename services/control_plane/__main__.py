@@ -21,7 +21,7 @@ from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
 from services.control_plane.settings import Settings
 from services.control_plane.signing_keys import SigningKeys
-from services.control_plane.store import open_store, require_usable
+from services.control_plane.store import open_links, open_store, require_usable
 from services.storage.database import migrate, open_database
 from services.storage.tokens import keep_first_token
 from services.telemetry.logs import start_logging
@@ -63,6 +63,8 @@ def open_parts(settings: Settings) -> Parts:
         settings=settings,
         database=open_database(settings.database),
         store=open_store(settings),
+        user_links=open_links(settings, settings.s3_public_url),
+        worker_links=open_links(settings, settings.s3_worker_url),
         ray=RayCluster(
             address=settings.ray_address,
             token_path=settings.ray_token_path,

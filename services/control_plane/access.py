@@ -48,5 +48,5 @@ def _of_row(session: Session, secret: str) -> Admission:
     """What a user's token, or an attempt's, admits to."""
     token = find_token(session, secret)
     if token is None:
-        return Admission(project=authorize(session, secret), scope=Scope.READ)
+        return Admission(project=authorize(session, secret), scope=Scope.READ, is_worker=True)
     return Admission(project=token.project, scope=token.scope, expires_at=token.expires_at, token=token)

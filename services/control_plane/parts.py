@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from services.control_plane.settings import Settings
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
 from services.storage.errors import NotAuthorized
+from services.storage.s3_links import S3Links
 from services.storage.tokens import Admission, is_use_worth_noting, note_use
 
 MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 threads, and than connections
@@ -27,11 +28,16 @@ MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The database, the blob store, Ray, the profiler's Serve app, and the identity provider where there is one."""
+    """The database, the blob store, Ray, the profiler's Serve app, and the identity provider where there is one.
+
+    Users, or workers, whose links are signed here are sent to the store for blobs; others get them from here.
+    """
 
     settings: Settings
     database: Database
     store: BlobStore
+    user_links: S3Links | None
+    worker_links: S3Links | None
     ray: RayJobs
     profiler: httpx.Client
     identity_provider: IdentityProvider | None
@@ -70,31 +76,44 @@ Token = Annotated[str, Depends(_token)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Administrator:
-    """Who manages tokens: the session of the request, and what he was let in to."""
+class Admitted:
+    """The session of a request, and what who asks was let in to."""
 
     session: Session
     admission: Admission
 
 
 def _reading(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
+    with _admitted_to_read(parts, token) as reader:
+        yield reader.session
+
+
+def _reading_as(parts: AllParts, token: Token, _: Turn) -> Iterator[Admitted]:
+    with _admitted_to_read(parts, token) as reader:
+        yield reader
+
+
+@contextmanager
+def _admitted_to_read(parts: Parts, token: str) -> Iterator[Admitted]:
     with parts.database.reading() as session:
-        shown = admit(session, token, Scope.READ, parts.identity_provider).token
+        admission = admit(session, token, Scope.READ, parts.identity_provider)
+        shown = admission.token
         noted = shown.id if shown is not None and is_use_worth_noting(session, shown) else None
         session.rollback()  # no connection waits with the request for a thread
         if noted is not None:
             # A note may be lost, a read not.
             with suppress(OperationalError), parts.database.writing.begin() as writing:
                 note_use(writing, noted)
-        yield session
+        yield Admitted(session=session, admission=admission)
 
 
-def _reading_documents(parts: AllParts, token: Token, turn: Turn) -> Iterator[Session]:
+def _reading_documents(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
     if is_profilers(parts.settings, token):
         with parts.database.reading() as session:
             yield session
     else:
-        yield from _reading(parts, token, turn)
+        with _admitted_to_read(parts, token) as reader:
+            yield reader.session
 
 
 def _writing(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
@@ -103,9 +122,9 @@ def _writing(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
         yield session
 
 
-def _administering(parts: AllParts, token: Token, _: Turn) -> Iterator[Administrator]:
+def _administering(parts: AllParts, token: Token, _: Turn) -> Iterator[Admitted]:
     with parts.database.writing.begin() as session:
-        yield Administrator(session=session, admission=_admit_to_write(parts, session, token, Scope.ADMIN))
+        yield Admitted(session=session, admission=_admit_to_write(parts, session, token, Scope.ADMIN))
 
 
 def _admit_to_write(parts: Parts, session: Session, token: str, needed: Scope) -> Admission:
@@ -127,9 +146,10 @@ def _making_runnable(parts: AllParts) -> Iterator[None]:
 
 # Scope "function": committed before the answer is sent, so that what was acknowledged is there.
 ReadSession = Annotated[Session, Depends(_reading, scope="function")]
+Reader = Annotated[Admitted, Depends(_reading_as, scope="function")]
 DocumentSession = Annotated[Session, Depends(_reading_documents, scope="function")]  # the profiler's, too
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
-Admin = Annotated[Administrator, Depends(_administering, scope="function")]
+Admin = Annotated[Admitted, Depends(_administering, scope="function")]
 WorkerSession = Annotated[Session, Depends(_reporting, scope="function")]  # what is written there asks for the attempt
 # For a route after which a job may start: the dispatcher looks at once, not at its next tick.
 MAKES_RUNNABLE = Depends(_making_runnable, scope="function")

@@ -4,12 +4,19 @@ import sys
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from services.client.schemas import Scope
 from services.telemetry.settings import TelemetrySettings
 
 MEBIBYTE = 1 << 20
+WEEK_MINUTES = 7 * 24 * 60  # S3 signs nothing for longer
+
+# An address without a path, which could not be put before the one that is signed; none where it is empty.
+Origin = Annotated[
+    Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+/?$")] | None,
+    BeforeValidator(lambda url: url or None),
+]
 
 
 class Settings(TelemetrySettings):
@@ -23,6 +30,9 @@ class Settings(TelemetrySettings):
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = True
     s3_region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    s3_public_url: Origin = None  # where users are sent for blobs; these come through here where it is left out
+    s3_worker_url: Origin = None  # likewise for workers
+    s3_link_minutes: float = Field(default=15.0, ge=1, le=WEEK_MINUTES)
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -59,6 +69,14 @@ class Settings(TelemetrySettings):
         if self.oidc_issuer is not None and self.oidc_audience is None:
             raise ValueError(
                 "oidc_audience must be set where oidc_issuer is: JWTs that are meant for others would be let in"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _links_have_a_store(self) -> Self:
+        if self.s3_endpoint is None and (self.s3_public_url or self.s3_worker_url) is not None:
+            raise ValueError(
+                "s3_endpoint must be set where s3_public_url or s3_worker_url is: there are no links to a folder"
             )
         return self
 

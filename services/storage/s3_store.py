@@ -65,7 +65,7 @@ class S3Store:
         """See BlobStore. minio returns corrupted bodies as good, so the copy is hashed."""
         check_digest(sha256)
         with _answering():
-            response = self._client.get_object(bucket_name=self._bucket, object_name=_name(sha256))
+            response = self._client.get_object(bucket_name=self._bucket, object_name=object_name(sha256))
             try:
                 return verified_copy(response, sha256)
             finally:
@@ -76,14 +76,14 @@ class S3Store:
         """See BlobStore."""
         check_digest(sha256)
         with _answering():
-            self._client.remove_object(bucket_name=self._bucket, object_name=_name(sha256))
+            self._client.remove_object(bucket_name=self._bucket, object_name=object_name(sha256))
 
     def find(self, sha256: str) -> StoredBlob | None:
         """See BlobStore."""
         check_digest(sha256)
         with _answering():
             try:
-                found = self._client.stat_object(bucket_name=self._bucket, object_name=_name(sha256))
+                found = self._client.stat_object(bucket_name=self._bucket, object_name=object_name(sha256))
             except S3Error as error:
                 if error.code != "NoSuchKey":
                     raise
@@ -166,7 +166,7 @@ class S3Store:
         with _answering():
             self._client.put_object(
                 bucket_name=self._bucket,
-                object_name=_name(blob.sha256),
+                object_name=object_name(blob.sha256),
                 data=file,
                 length=blob.size,
                 part_size=PART_BYTES,
@@ -183,7 +183,8 @@ class S3Store:
                 raise
 
 
-def _name(sha256: str) -> str:
+def object_name(sha256: str) -> str:
+    """What the object of a blob is called."""
     return f"{_PREFIX}{sha256}"
 
 

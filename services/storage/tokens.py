@@ -26,6 +26,7 @@ class Admission:
     scope: Scope
     expires_at: datetime | None = None
     token: TokenRow | None = None  # where one of these tokens was shown
+    is_worker: bool = False  # an attempt's token was
 
 
 def create_token(session: Session, submission: TokenSubmission, by: Admission) -> TokenSecret:

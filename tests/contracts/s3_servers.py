@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import uuid4
 
 import boto3
 from moto.server import ThreadedMotoServer
 
+from services.storage.s3_links import S3Links
 from services.storage.s3_store import S3Store
 
 REGION = "us-east-1"
@@ -30,6 +32,18 @@ class S3Server:
         store = self.store(bucket)
         store.probe()
         return store, bucket
+
+    def links(self, bucket: str, **changes: object) -> S3Links:
+        """Links to the blobs of a bucket, which are good for a minute."""
+        values = {
+            "address": f"http://{self.endpoint}",
+            "bucket": bucket,
+            "access_key": self.access_key,
+            "secret_key": self.secret_key,
+            "region": REGION,
+            "lifetime": timedelta(minutes=1),
+        }
+        return S3Links(**{**values, **changes})
 
     def client(self):
         """The server as boto3 speaks to it."""

@@ -57,6 +57,8 @@ def parts(tmp_path: Path, migrated_file: Path, ray: FakeRay, profiler: FakeProfi
             settings=settings,
             database=database,
             store=FolderStore(tmp_path / "blobs"),
+            user_links=None,
+            worker_links=None,
             ray=ray,
             profiler=client,
             identity_provider=None,

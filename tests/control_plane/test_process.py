@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from services.client.attempt import AttemptClient
 from services.client.client import FasterSegClient
 from services.client.errors import ProblemError
-from services.client.schemas import JobState
+from services.client.schemas import JobKind, JobState
 from services.control_plane.fsck import NOT_COMPARED
+from services.storage.database import open_database
+from tests.contracts.s3_servers import S3Server
 from tests.serving import COMMAND, TOKEN, control_plane, environment
+from tests.storage.builders import BLOB, STATE, a_checkpoint, a_job, a_started_worker, a_trained_job
 
 
 def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
@@ -39,6 +43,41 @@ def test_a_process_with_a_store_that_it_cannot_use_names_the_setting_and_ends(tm
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("FASTERSEG_S3_ENDPOINT: no S3 server answers at 127.0.0.1:9")
     assert not (tmp_path / "fasterseg.db").exists()
+
+
+def test_users_and_workers_read_blobs_from_the_store_under_the_addresses_that_are_set(
+    tmp_path: Path, s3_server: S3Server
+):
+    store, bucket = s3_server.new_store()
+    settings = {
+        "S3_ENDPOINT": s3_server.endpoint,
+        "S3_BUCKET": bucket,
+        "S3_ACCESS_KEY": s3_server.access_key,
+        "S3_SECRET_KEY": s3_server.secret_key,
+        "S3_SECURE": "false",
+        "S3_PUBLIC_URL": f"http://{s3_server.endpoint}",
+        "S3_WORKER_URL": f"http://{s3_server.endpoint.replace('127.0.0.1', 'localhost')}",
+        "LOG_FORMAT": "json",
+        "LOG_LEVEL": "debug",
+    }
+    with control_plane(tmp_path, **settings) as served:
+        database = open_database(f"sqlite:///{tmp_path / 'fasterseg.db'}")
+        job = a_trained_job(database, store)
+        a_job(database, JobKind.PROFILE)
+        worker = a_started_worker(database)
+        with FasterSegClient(served.address, token=TOKEN) as client:
+            (path,) = client.fetch(client.job(job), tmp_path / "fetched")
+        with (
+            AttemptClient(served.address, worker.submission_id, token=worker.token, heartbeat_seconds=60.0) as attempt,
+            attempt.checkpoint_file(a_checkpoint(STATE)) as file,
+        ):
+            assert file.read() == STATE
+        database.engine.dispose()
+
+    assert path.read_bytes() == BLOB
+    said = served.log.read_text()
+    assert said.count('"route": "/artifacts/{sha256}", "status": 307') == 2
+    assert "X-Amz-Signature" not in said, "a link is as good as a token while it lasts"
 
 
 def test_fsck_compares_and_serves_nothing(tmp_path: Path):

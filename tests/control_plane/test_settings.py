@@ -54,3 +54,23 @@ def test_the_profilers_token_must_be_set_and_long(token: dict[str, str]):
 def test_an_identity_provider_is_named_whole(values: dict[str, object], field: str):
     with pytest.raises(ValidationError, match=field):
         Settings(profiler_token=TOKEN, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"s3_public_url": "https://blobs.example"}, "s3_endpoint must be set"),
+        ({"s3_endpoint": "s3:9000", "s3_public_url": "blobs.example"}, "s3_public_url"),
+        ({"s3_endpoint": "s3:9000", "s3_public_url": "https://example/blobs"}, "s3_public_url"),
+        ({"s3_endpoint": "s3:9000", "s3_worker_url": "https://key:secret@example"}, "s3_worker_url"),
+        ({"s3_link_minutes": 7 * 24 * 60 + 1}, "s3_link_minutes"),
+        ({"s3_region": "Europe"}, "s3_region"),
+    ],
+)
+def test_links_that_cannot_be_are_refused(values: dict[str, object], said: str):
+    with pytest.raises(ValidationError, match=said):
+        Settings(profiler_token=TOKEN, **values)
+
+
+def test_an_empty_address_is_none():
+    assert Settings(profiler_token=TOKEN, s3_public_url="", s3_worker_url="").s3_public_url is None

@@ -1,4 +1,4 @@
-"""Blobs: workers put them, everyone gets them, both verified by their digest."""
+"""Blobs: workers put them, verified by their digest; everyone gets them so, or a link to the store that has them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import IO
 
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from services.client.schemas import Sha256
 from services.control_plane.entity_tags import IMMUTABLE
-from services.control_plane.parts import AllParts, Parts, ReadSession, Token
+from services.control_plane.parts import AllParts, Parts, Reader, Token
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
@@ -19,6 +19,10 @@ from services.storage.worker_writes import authorize
 router = APIRouter(tags=["artifacts"])
 
 SPOOL_BYTES = 1 << 20  # larger bodies wait on the disk
+LINK = {
+    "description": "A link to the store, which expires: follow it without the token, and verify the digest",
+    "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
+}
 BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
@@ -34,11 +38,16 @@ async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Tok
 
 
 @router.get(
-    "/artifacts/{sha256}", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}}
+    "/artifacts/{sha256}",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}, 307: LINK},
 )
-def get_artifact(sha256: Sha256, session: ReadSession, parts: AllParts) -> StreamingResponse:
-    """The bytes of a blob, verified before the first is sent."""
-    blob = find_blob(session, sha256)
+def get_artifact(sha256: Sha256, reader: Reader, parts: AllParts) -> Response:
+    """The bytes of a blob, verified before the first is sent, or a link to them."""
+    blob = find_blob(reader.session, sha256)
+    links = parts.worker_links if reader.admission.is_worker else parts.user_links
+    if links is not None:
+        return RedirectResponse(links.link(sha256, disposition=blob.disposition))
     headers = {
         "Content-Disposition": blob.disposition,
         "Content-Length": str(blob.size),

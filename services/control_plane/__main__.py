@@ -19,6 +19,7 @@ from services.control_plane.fsck import fsck
 from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
+from services.control_plane.schema_check import check_schema
 from services.control_plane.settings import Settings
 from services.control_plane.signing_keys import SigningKeys
 from services.control_plane.store import open_links, open_store, require_usable
@@ -28,11 +29,14 @@ from services.telemetry.logs import start_logging
 
 
 def main() -> None:
-    """Serves, or compares rows and store: `fsck`."""
+    """Serves, or compares: rows with the store, `fsck`, or the schema with the tables that are declared."""
     parser = argparse.ArgumentParser(prog="python -m services.control_plane")
-    parser.add_argument("command", nargs="?", choices=["serve", "fsck"], default="serve")
-    if parser.parse_args().command == "fsck":
-        sys.exit(fsck(Settings()))
+    parser.add_argument("command", nargs="?", choices=["serve", "fsck", "check-schema"], default="serve")
+    match parser.parse_args().command:
+        case "fsck":
+            sys.exit(fsck(Settings()))
+        case "check-schema":
+            sys.exit(check_schema(Settings()))
     _serve(Settings())
 
 

@@ -4,9 +4,9 @@ import sys
 
 from sqlalchemy.exc import OperationalError
 
+from services.control_plane.existing_database import existing_database
 from services.control_plane.settings import Settings
 from services.control_plane.store import open_store
-from services.storage.database import open_database, require_migrated
 from services.storage.errors import Unavailable
 from services.storage.fsck import find_faults
 
@@ -15,20 +15,14 @@ CLEAN, FAULTY, NOT_COMPARED = 0, 1, 2
 
 def fsck(settings: Settings) -> int:
     """Prints each fault as it is found; the exit status."""
-    if settings.database_url is None and not settings.embedded_database.exists():
-        print(f"FASTERSEG_STATE_FOLDER: there is no {settings.embedded_database}", file=sys.stderr)
-        return NOT_COMPARED
-    database = open_database(settings.database)
     count = 0
     try:
-        require_migrated(database)
-        for fault in find_faults(database, open_store(settings)):
-            print(fault, flush=True)
-            count += 1
+        with existing_database(settings) as database:
+            for fault in find_faults(database, open_store(settings)):
+                print(fault, flush=True)
+                count += 1
     except (Unavailable, OperationalError) as error:
         print(f"not compared: {error}", file=sys.stderr)
         return NOT_COMPARED
-    finally:
-        database.engine.dispose()
     print(f"faults: {count}" if count else "rows and store agree")
     return FAULTY if count else CLEAN

@@ -80,11 +80,12 @@ def test_users_and_workers_read_blobs_from_the_store_under_the_addresses_that_ar
     assert "X-Amz-Signature" not in said, "a link is as good as a token while it lasts"
 
 
-def test_fsck_compares_and_serves_nothing(tmp_path: Path):
+@pytest.mark.parametrize("command", ["fsck", "check-schema"])
+def test_a_comparison_serves_nothing_and_makes_nothing(tmp_path: Path, command: str):
     settings = environment(tmp_path / "elsewhere")
 
-    done = subprocess.run([*COMMAND, "fsck"], env=settings, capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, command], env=settings, capture_output=True, text=True)
 
-    missing = f"FASTERSEG_STATE_FOLDER: there is no {tmp_path}/elsewhere/fasterseg.db\n"
+    missing = f"not compared: FASTERSEG_STATE_FOLDER: there is no {tmp_path}/elsewhere/fasterseg.db\n"
     assert (done.returncode, done.stderr) == (NOT_COMPARED, missing)
     assert not (tmp_path / "elsewhere").exists()

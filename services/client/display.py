@@ -56,6 +56,7 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "after", " ".join(job.after)
     yield "ray job", job.ray_submission_id or ""
     yield "created", f"{job.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    yield "created by", job.created_by or "unknown"
     if job.started_at is not None:
         yield "started", f"{job.started_at:%Y-%m-%d %H:%M:%S %Z}"
     if job.finished_at is not None:

@@ -197,6 +197,7 @@ class Job(Schema):
     paused: bool  # queued and not started, or running and asked to stop for now
     cancel_requested: bool
     created_at: datetime
+    created_by: str | None  # the id of a token, or `oidc:` and the user's id there; null where nobody knows
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -358,6 +359,7 @@ class TokenRecord(Schema):
     name: str
     scope: Scope
     created_at: datetime
+    created_by: str | None  # as of a job; null also of the first token
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None

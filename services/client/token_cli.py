@@ -37,11 +37,11 @@ def list_(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         print_json(TokenPage(items=tokens))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("ID", "NAME", "SCOPE", "LAST USED", ""):
+    for column in ("ID", "NAME", "SCOPE", "CREATED BY", "LAST USED", ""):
         table.add_column(column, no_wrap=True)
     for token in tokens:
         used = "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}"
-        table.add_row(token.id, Text(token.name), token.scope, used, _end(token))
+        table.add_row(token.id, Text(token.name), token.scope, Text(token.created_by or ""), used, _end(token))
     Console().print(table)
 
 

@@ -49,4 +49,4 @@ def _of_row(session: Session, secret: str) -> Admission:
     token = find_token(session, secret)
     if token is None:
         return Admission(project=authorize(session, secret), scope=Scope.READ, is_worker=True)
-    return Admission(project=token.project, scope=token.scope, expires_at=token.expires_at, token=token)
+    return Admission(project=token.project, scope=token.scope, user=token.id, expires_at=token.expires_at, token=token)

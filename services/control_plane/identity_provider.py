@@ -17,6 +17,7 @@ from services.storage.tokens import Admission
 
 MAX_CHARACTERS = 16 * 1024  # of a token
 LEEWAY_SECONDS = 30  # by which the issuer's clock may be another
+LONGEST_SUBJECT = 255  # characters, of OpenID Connect's
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()  # that a date can have
 
 _PROJECT = TypeAdapter[str](Project)
@@ -37,7 +38,7 @@ class IdentityProvider:
         """What a JWT admits to; None where the secret is no JWT.
 
         Raises:
-            NotAuthorized: it is not signed by the issuer, meant for others, or not valid now.
+            NotAuthorized: it is not signed by the issuer, meant for others, not valid now, or does not say whose it is.
             Forbidden: it names no project, or no scope.
             Unavailable: its key is not known, and the identity provider does not answer.
         """
@@ -53,6 +54,7 @@ class IdentityProvider:
         return Admission(
             project=self._project(claims),
             scope=self._scope(claims),
+            user=f"oidc:{_subject(claims)}",
             expires_at=datetime.fromtimestamp(min(float(str(claims["exp"])), LAST_SECOND), UTC),
         )
 
@@ -66,7 +68,7 @@ class IdentityProvider:
                 audience=self.audience,
                 issuer=self.issuer,
                 leeway=LEEWAY_SECONDS,
-                options={"require": ["aud", "exp", "iat", "iss"], "enforce_minimum_key_length": True},
+                options={"require": ["aud", "exp", "iat", "iss", "sub"], "enforce_minimum_key_length": True},
             )
         except jwt.PyJWTError as error:
             raise NotAuthorized(f"this token of the identity provider is refused: {error}") from error
@@ -88,3 +90,11 @@ class IdentityProvider:
         if not scopes:
             raise Forbidden(f"the claim {self.scope_claim!r} of this token has none of: {', '.join(self.scopes)}")
         return max(scopes, key=list(Scope).index)
+
+
+def _subject(claims: dict[str, JsonValue]) -> str:
+    """Whose token it is: unique at the issuer, and never given to another."""
+    subject = str(claims["sub"])
+    if not (subject.isascii() and subject.isprintable() and 0 < len(subject) <= LONGEST_SUBJECT):
+        raise NotAuthorized(f"the claim 'sub' of this token must have 1 to {LONGEST_SUBJECT} ASCII characters")
+    return subject

@@ -1,7 +1,7 @@
 """What the routers work with, handed to them by FastAPI: parts opened once, and the session of who is let in."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -76,8 +76,8 @@ Token = Annotated[str, Depends(_token)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admitted:
-    """The session of a request, and what who asks was let in to."""
+class User:
+    """Who asks: the session of the request, and what he was let in to."""
 
     session: Session
     admission: Admission
@@ -88,13 +88,13 @@ def _reading(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
         yield reader.session
 
 
-def _reading_as(parts: AllParts, token: Token, _: Turn) -> Iterator[Admitted]:
+def _reading_as(parts: AllParts, token: Token, _: Turn) -> Iterator[User]:
     with _admitted_to_read(parts, token) as reader:
         yield reader
 
 
 @contextmanager
-def _admitted_to_read(parts: Parts, token: str) -> Iterator[Admitted]:
+def _admitted_to_read(parts: Parts, token: str) -> Iterator[User]:
     with parts.database.reading() as session:
         admission = admit(session, token, Scope.READ, parts.identity_provider)
         shown = admission.token
@@ -104,7 +104,7 @@ def _admitted_to_read(parts: Parts, token: str) -> Iterator[Admitted]:
             # A note may be lost, a read not.
             with suppress(OperationalError), parts.database.writing.begin() as writing:
                 note_use(writing, noted)
-        yield Admitted(session=session, admission=admission)
+        yield User(session=session, admission=admission)
 
 
 def _reading_documents(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
@@ -116,22 +116,19 @@ def _reading_documents(parts: AllParts, token: Token, _: Turn) -> Iterator[Sessi
             yield reader.session
 
 
-def _writing(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
-    with parts.database.writing.begin() as session:
-        _admit_to_write(parts, session, token, Scope.SUBMIT)
-        yield session
+def _writing(needed: Scope) -> Callable[[Parts, str, None], Iterator[User]]:
+    def writing(parts: AllParts, token: Token, _: Turn) -> Iterator[User]:
+        with parts.database.writing.begin() as session:
+            admission = admit(session, token, needed, parts.identity_provider)
+            if admission.token is not None and is_use_worth_noting(session, admission.token):
+                note_use(session, admission.token.id)
+            yield User(session=session, admission=admission)
+
+    return writing
 
 
-def _administering(parts: AllParts, token: Token, _: Turn) -> Iterator[Admitted]:
-    with parts.database.writing.begin() as session:
-        yield Admitted(session=session, admission=_admit_to_write(parts, session, token, Scope.ADMIN))
-
-
-def _admit_to_write(parts: Parts, session: Session, token: str, needed: Scope) -> Admission:
-    admission = admit(session, token, needed, parts.identity_provider)
-    if admission.token is not None and is_use_worth_noting(session, admission.token):
-        note_use(session, admission.token.id)
-    return admission
+async def _session(submitter: "Submitter") -> Session:
+    return submitter.session
 
 
 def _reporting(parts: AllParts, _: Turn) -> Iterator[Session]:
@@ -146,10 +143,11 @@ def _making_runnable(parts: AllParts) -> Iterator[None]:
 
 # Scope "function": committed before the answer is sent, so that what was acknowledged is there.
 ReadSession = Annotated[Session, Depends(_reading, scope="function")]
-Reader = Annotated[Admitted, Depends(_reading_as, scope="function")]
+Reader = Annotated[User, Depends(_reading_as, scope="function")]
 DocumentSession = Annotated[Session, Depends(_reading_documents, scope="function")]  # the profiler's, too
-WriteSession = Annotated[Session, Depends(_writing, scope="function")]
-Admin = Annotated[Admitted, Depends(_administering, scope="function")]
+Submitter = Annotated[User, Depends(_writing(Scope.SUBMIT), scope="function")]
+WriteSession = Annotated[Session, Depends(_session)]
+Admin = Annotated[User, Depends(_writing(Scope.ADMIN), scope="function")]
 WorkerSession = Annotated[Session, Depends(_reporting, scope="function")]  # what is written there asks for the attempt
 # For a route after which a job may start: the dispatcher looks at once, not at its next tick.
 MAKES_RUNNABLE = Depends(_making_runnable, scope="function")

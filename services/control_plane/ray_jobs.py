@@ -88,7 +88,12 @@ class RayCluster:
                 submission_id=dispatch.submission_id,
                 entrypoint_num_cpus=0,
                 runtime_env={"env_vars": environment},
-                metadata={"job": dispatch.job, "kind": dispatch.kind.value, "job_name": dispatch.name or dispatch.job},
+                metadata={
+                    "job": dispatch.job,
+                    "kind": dispatch.kind.value,
+                    "job_name": dispatch.name or dispatch.job,
+                    "user": dispatch.user or "unknown",
+                },
             )
         )
 

@@ -68,8 +68,10 @@ class CheckedSubmission:
     missing_rows: list[OperatorSpec]
 
 
-def submit_job(session: Session, submission: JobSubmission, idempotency_key: str | None) -> schemas.Job:
-    """The accepted job, or the one that the same key made before.
+def submit_job(
+    session: Session, submission: JobSubmission, idempotency_key: str | None, user: str | None = None
+) -> schemas.Job:
+    """The accepted job of a user, or the one that the same key made before.
 
     Raises:
         InvalidRequest: the spec, a reference, an input or the deadline is wrong; `fields` says which.
@@ -90,6 +92,7 @@ def submit_job(session: Session, submission: JobSubmission, idempotency_key: str
         sources=checked.sources,
         idempotency_key=idempotency_key,
         project=project_of(session),
+        user=user,
     )
     return show_job(session, insert_job(session, new))
 

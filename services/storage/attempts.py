@@ -38,6 +38,7 @@ class Dispatch:
     job: str
     kind: JobKind
     name: str | None
+    user: str | None  # who submitted the job
     waited_seconds: float  # from when the job could run to the attempt
 
 
@@ -221,5 +222,6 @@ def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
         job=job.id,
         kind=job.kind,
         name=job.name,
+        user=job.created_by,
         waited_seconds=(attempt.created_at - job.runnable_at).total_seconds(),
     )

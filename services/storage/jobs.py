@@ -30,6 +30,7 @@ class NewJob:
     sources: dict[str, str]
     idempotency_key: str | None
     project: str
+    user: str | None = None
 
 
 def request_digest(submission: JobSubmission) -> str:
@@ -74,6 +75,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         idempotency_key=new.idempotency_key,
         request_digest=request_digest(submission),
         created_at=now,
+        created_by=new.user,
         runnable_at=now,
     )
     if not inserted and new.idempotency_key is not None:

@@ -88,6 +88,7 @@ class TokenRow(Table):
     # A secret belongs to one token.
     secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
+    created_by: Mapped[str | None] = mapped_column(String(260))  # as of a job; null also of the first token
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]  # to the hour
     revoked_at: Mapped[datetime | None]
@@ -180,6 +181,7 @@ class JobRow(Table):
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_digest: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
+    created_by: Mapped[str | None] = mapped_column(String(260))  # a token's id, or `oidc:` and a JWT's subject
     runnable_at: Mapped[datetime]  # not claimed before; later than created_at after a failure
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

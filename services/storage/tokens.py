@@ -24,6 +24,7 @@ class Admission:
 
     project: str
     scope: Scope
+    user: str | None = None  # the token's id, or `oidc:` and the JWT's subject; none of an attempt's token
     expires_at: datetime | None = None
     token: TokenRow | None = None  # where one of these tokens was shown
     is_worker: bool = False  # an attempt's token was
@@ -51,6 +52,7 @@ def create_token(session: Session, submission: TokenSubmission, by: Admission) -
         scope=submission.scope,
         secret_hash=secret_digest(secret),
         created_at=now,
+        created_by=by.user,
         expires_at=min(ends, default=None),
     )
     session.add(row)

@@ -57,6 +57,7 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
             paused=job.paused_at is not None and not job.state.is_final,
             cancel_requested=job.cancel_requested_at is not None,
             created_at=job.created_at,
+            created_by=job.created_by,
             started_at=job.started_at,
             finished_at=job.finished_at,
         )

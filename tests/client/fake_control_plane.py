@@ -126,6 +126,7 @@ def a_job(**values: object) -> Job:
         "paused": False,
         "cancel_requested": False,
         "created_at": NOW,
+        "created_by": "0000000token",
         "started_at": None,
         "finished_at": None,
     }
@@ -358,6 +359,7 @@ class FakeControlPlane:
                     name=asked.name,
                     scope=asked.scope,
                     created_at=NOW,
+                    created_by="oidc:ana",
                     expires_at=expires_at,
                     last_used_at=None,
                     revoked_at=None,

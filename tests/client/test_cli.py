@@ -245,6 +245,7 @@ def test_show_tells_everything(plane: FakeControlPlane, run: Run) -> None:
     for fact in (
         job.id,
         "succeeded",
+        "created by            0000000token",
         '"seed": 7',
         f"architecture student  {TABLE_ID}",
         artifact.sha256,

@@ -93,6 +93,7 @@ def test_tokens_are_listed_and_revoked(plane: FakeControlPlane, run: Run) -> Non
 
     listed = run("token", "list")
     assert (token_id in listed.stdout, "never" in listed.stdout, "revoked" in listed.stdout) == (True, True, False)
+    assert "oidc:ana" in listed.stdout
     assert run("token", "revoke", token_id).exit_code == 0
 
     assert "revoked" in run("token", "list").stdout

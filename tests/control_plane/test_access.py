@@ -133,6 +133,27 @@ def test_an_administrator_gives_nothing_that_he_has_not(ask: Ask, token: Callabl
     assert ask(token(Scope.ADMIN), "POST", "tokens", json=asked) == 403
 
 
+def test_jobs_and_tokens_say_whose_token_made_them(api: TestClient, database: Database) -> None:
+    (first,) = api.get("tokens").json()["items"]
+    made = api.post("tokens", json={"name": "release gate", "scope": "submit"}).json()
+    gate = {"Authorization": f"Bearer {made['secret']}"}
+    job = api.post("jobs", json={"kind": "profile", "preset": "quick"}, headers=gate).json()
+    a_job(database)
+
+    assert (first["created_by"], made["record"]["created_by"]) == (None, first["id"])
+    assert api.get(f"jobs/{job['id']}").json()["created_by"] == made["record"]["id"]
+    assert [listed["created_by"] for listed in api.get("jobs").json()["items"]] == [None, made["record"]["id"]]
+
+
+def test_a_submission_that_is_repeated_is_still_the_first_users(api: TestClient, token: Callable[..., str]) -> None:
+    body, key = {"kind": "profile", "preset": "quick"}, {"Idempotency-Key": "nightly"}
+    first = api.post("jobs", json=body, headers=key).json()
+
+    again = api.post("jobs", json=body, headers=key | {"Authorization": f"Bearer {token()}"}).json()
+
+    assert again == first
+
+
 def test_a_token_does_not_outlive_its_maker(api: TestClient, token: Callable[..., str]) -> None:
     made = {"name": "other", "scope": "read", "days": 90}
 

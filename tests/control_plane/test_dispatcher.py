@@ -90,12 +90,13 @@ def test_the_case_table(attempt: LiveAttempt, job: RayJob | None, action: Action
 
 
 def test_a_runnable_job_is_submitted_under_its_own_id(dispatcher: Dispatcher, database: Database, ray: FakeRay):
-    job = a_job(database)
+    job = a_job(database, user="oidc:ana")
 
     dispatcher.tick()
 
     assert list(ray.jobs) == [f"test-{job}-1"]
-    assert (ray.submitted[0].job, ray.submitted[0].kind) == (job, JobKind.PROFILE)
+    (dispatch,) = ray.submitted
+    assert (dispatch.job, dispatch.kind, dispatch.user) == (job, JobKind.PROFILE, "oidc:ana")
     assert state_of(database, job) is JobState.RUNNING
 
 

@@ -144,6 +144,14 @@ def test_a_token_does_not_outlive_the_jwt_that_made_it(service: TestClient) -> N
     assert datetime.fromisoformat(made.json()["record"]["expires_at"]) == datetime.fromtimestamp(exp, UTC)
 
 
+def test_jobs_and_tokens_say_whose_jwt_made_them(service: TestClient) -> None:
+    ana = {"Authorization": f"Bearer {a_jwt(scope='admin', sub='248289761001')}"}
+    job = service.post("jobs", json={"kind": "profile", "preset": "quick"}, headers=ana).json()
+    token = service.post("tokens", json={"name": "other", "scope": "read"}, headers=ana).json()
+
+    assert (job["created_by"], token["record"]["created_by"]) == ("oidc:248289761001", "oidc:248289761001")
+
+
 def test_a_jwt_that_never_ends_in_our_time_is_let_in(ask: Ask) -> None:
     assert ask(a_jwt(exp=10**30, scope="admin"), "POST", "tokens", json={"name": "other", "scope": "read"}) == 201
 
@@ -169,7 +177,10 @@ def test_a_jwt_that_never_ends_in_our_time_is_let_in(ask: Ask) -> None:
         pytest.param(a_jwt(iat=FAR_AWAY), id="issued in the future"),
         pytest.param(a_jwt(exp="soon"), id="of an end that is no number"),
         pytest.param(a_jwt(padding="x" * 20_000), id="oversize"),
-        *(pytest.param(a_jwt(left_out=claim), id=f"without {claim}") for claim in ("iss", "aud", "exp", "iat")),
+        pytest.param(a_jwt(sub=""), id="of nobody"),
+        pytest.param(a_jwt(sub="a" * 256), id="of a user's id that is too long"),
+        pytest.param(a_jwt(sub="ana\x00"), id="of a user's id that no database holds"),
+        *(pytest.param(a_jwt(left_out=claim), id=f"without {claim}") for claim in ("iss", "aud", "exp", "iat", "sub")),
     ],
 )
 def test_a_jwt_is_refused(ask: Ask, token: str) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from services.client.schemas import JobKind
 from services.control_plane.ray_jobs import RayCluster, RayState
+from services.storage.attempts import Dispatch
 from services.storage.errors import Unavailable
+from tests.faults.ray_stand_in import ray_stand_in
 
 
 def a_cluster(*, address: str = "http://127.0.0.1:1", token_path: Path | None = None) -> RayCluster:
@@ -26,6 +29,25 @@ def test_a_ray_that_is_away_is_unavailable():
 def test_a_missing_token_is_unavailable(tmp_path: Path):
     with pytest.raises(Unavailable, match="No such file"):
         a_cluster(token_path=tmp_path / "token").check()
+
+
+@pytest.mark.parametrize(("user", "shown"), [("oidc:ana", "oidc:ana"), (None, "unknown")])
+def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
+    dispatch = Dispatch(
+        submission_id="test-1-1",
+        ticket="a ticket",
+        job="1",
+        kind=JobKind.SEARCH,
+        name="nightly",
+        user=user,
+        waited_seconds=0,
+    )
+    with ray_stand_in({}) as ray:
+        ray.holds_back = True
+
+        a_cluster(address=ray.url).submit(dispatch)
+
+        assert ray.metadata == {"test-1-1": {"job": "1", "kind": "search", "job_name": "nightly", "user": shown}}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class RayStandIn:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.url = ""
         self.processes: dict[str, BaseProcess] = {}
+        self.metadata: dict[str, object] = {}
         self.is_away = False  # closes every connection without an answer
         self.holds_back = False  # jobs are PENDING until `release`
         self.stops_nothing = False  # as where the node cannot be reached
@@ -83,6 +84,7 @@ class RayStandIn:
         runtime_env = request["runtime_env"]
         assert isinstance(runtime_env, dict)
         variables = _TEXTS.validate_python(runtime_env["env_vars"])
+        self.metadata[name] = request["metadata"]
         if self.holds_back:
             self._pending[name] = variables
         else:

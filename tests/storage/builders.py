@@ -60,6 +60,7 @@ def a_job(
     priority: int = 0,
     max_hours: float | None = None,
     project: str = FIRST_PROJECT,
+    user: str | None = None,
     **values: object,
 ) -> str:
     """The id of a queued job."""
@@ -67,7 +68,7 @@ def a_job(
     spec = _DOCUMENT.validate_python(values.pop("spec", {}))
     sources = values.pop("sources", {})
     assert isinstance(sources, dict)
-    new = NewJob(submission=submission, spec=spec, sources=sources, idempotency_key=None, project=project)
+    new = NewJob(submission=submission, spec=spec, sources=sources, idempotency_key=None, project=project, user=user)
     with database.writing.begin() as session:
         return insert_job(session, new).id
 

@@ -65,7 +65,7 @@ def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 
     with database.reading() as session:
-        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0005"
+        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0006"
 
 
 def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Database):
@@ -76,13 +76,13 @@ def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Da
         command.downgrade(config, "0002")
     with database.engine.connect() as connection:
         names = {column["name"] for column in inspect(connection).get_columns("jobs")}
-        assert not names & {"priority", "project", "max_hours", "deadline"}
+        assert not names & {"priority", "project", "max_hours", "deadline", "created_by"}
 
     migrate(database)
 
     with database.reading() as session:
         row = find_job(session, job)
-        assert (row.priority, row.paused_at, row.project) == (0, None, FIRST_PROJECT)
+        assert (row.priority, row.paused_at, row.project, row.created_by) == (0, None, FIRST_PROJECT, None)
         assert (row.max_hours, row.deadline, used_hours(session, [job])) == (None, None, {job: 0.0})
         narrow(session, FIRST_PROJECT)
         assert find_latency_table(session, table) == a_latency_table_document()

@@ -19,7 +19,7 @@ from services.control_plane.entity_tags import (
 )
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
-from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Token, WriteSession
+from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Submitter, Token, WriteSession
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
@@ -47,10 +47,10 @@ Existing = Annotated[str, Depends(_existing)]  # of a job that the token sees
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=[MAKES_RUNNABLE])
 def submit(
-    submission: JobSubmission, session: WriteSession, response: Response, idempotency_key: IdempotencyKey = None
+    submission: JobSubmission, submitter: Submitter, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Job:
     """Accepts a job. The same Idempotency-Key with the same body returns the same job."""
-    job = submit_job(session, submission, idempotency_key)
+    job = submit_job(submitter.session, submission, idempotency_key, submitter.admission.user)
     note(job=job.id)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job

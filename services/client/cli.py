@@ -19,6 +19,7 @@ from .display import job_details, job_table
 from .lut_cli import lut_app
 from .plan_display import plan_details
 from .progress import status, title
+from .project_cli import project_app
 from .schemas import Deadline, Inputs, Job, JobKind, JobState, JsonObject, Plan, Preset
 from .token_cli import token_app
 
@@ -35,6 +36,7 @@ arch_app = typer.Typer(no_args_is_help=True, help="Architectures: import publish
 app.add_typer(arch_app, name="arch")
 app.add_typer(lut_app, name="lut")
 app.add_typer(token_app, name="token")
+app.add_typer(project_app, name="project")
 
 
 def _moment(text: str) -> datetime:

@@ -38,6 +38,8 @@ from .schemas import (
     Limits,
     Plan,
     Preset,
+    ProjectLimits,
+    ProjectRecord,
     Scope,
     TokenPage,
     TokenRecord,
@@ -295,6 +297,16 @@ class FasterSegClient:
         """The token, which is good for nothing from now on."""
         request = self._http.build_request("DELETE", f"tokens/{token_id}")
         return parsed(TokenRecord, send(self._http, request, patience_seconds=PATIENCE_SECONDS))
+
+    def project(self, name: str) -> ProjectRecord:
+        """What the jobs of the project, or for an operator of any, have used, and may use."""
+        return parsed(ProjectRecord, self._get(f"projects/{name}"))
+
+    def limit_project(self, name: str, *, max_hours: float | None) -> ProjectRecord:
+        """The project, whose jobs may use so many hours in all, or for None as many as they need; operators only."""
+        limits = ProjectLimits(max_hours=max_hours).model_dump(mode="json")
+        request = self._http.build_request("PUT", f"projects/{name}", json=limits)
+        return parsed(ProjectRecord, send(self._http, request, patience_seconds=PATIENCE_SECONDS))
 
     def health(self) -> Health:
         """How the parts of the service are."""

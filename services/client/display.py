@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import status
-from .schemas import Job, JsonObject
+from .schemas import Job, JsonObject, ProjectRecord
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
@@ -36,6 +36,13 @@ def labelled(values: Iterable[tuple[str, str]]) -> Table:
     for label, value in values:
         rows.add_row(Text(label), Text(value))
     return rows
+
+
+def project_hours(project: ProjectRecord) -> str:
+    """What a project has used, and has left."""
+    if project.max_hours is None or project.left_hours is None:
+        return f"{project.used_hours:.2f} used, no limit"
+    return f"{project.used_hours:.2f} of {project.max_hours:g} used, {project.left_hours:.2f} left"
 
 
 def specification(spec: JsonObject) -> Text:

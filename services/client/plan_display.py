@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 
-from .display import labelled, specification
+from .display import labelled, project_hours, specification
 from .progress import clock
 from .schemas import CostEstimate, Plan, PlannedInput
 
@@ -29,6 +29,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     if len(plan.phases) > 1:
         yield "in all", _steps(plan.steps)
     yield from _cost(plan.estimate)
+    yield "project hours", f"{project_hours(plan.project)} ({plan.project.name})"
     if plan.missing_rows:
         more = len(plan.missing_rows) - SHOWN_ROWS
         others = f" and {more:,} more" if more > 0 else ""

@@ -44,6 +44,7 @@ Deadline = Annotated[
     AfterValidator(_in_utc),
 ]
 MaxHours = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+ProjectHours = Annotated[float, Field(ge=0, le=1_000_000_000, allow_inf_nan=False)]
 
 
 class Schema(BaseModel):
@@ -92,7 +93,7 @@ class FailureClass(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a token may do, each also what those before it may; an operator gives tokens of any project."""
+    """What a token may do, each also what those before it may; an operator gives tokens and hours of any project."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -193,7 +194,7 @@ class Job(Schema):
     max_hours: float | None
     deadline: datetime | None
     used_hours: float  # of all attempts until their workers were last heard of, times their GPUs; 1 without any
-    limit_reached: str | None  # which limit keeps the job from running, and how to go on
+    limit_reached: str | None  # which limit, its own or its project's, keeps the job from running, and how to go on
     paused: bool  # queued and not started, or running and asked to stop for now
     cancel_requested: bool
     created_at: datetime
@@ -205,6 +206,19 @@ class Job(Schema):
 class JobPage(Schema):
     items: list[Job]
     next_cursor: str | None
+
+
+class ProjectLimits(Schema):
+    """What an operator sets for a project, in the place of what was set before."""
+
+    max_hours: ProjectHours | None  # that its jobs may work in all, times the GPUs that they hold; null: no limit
+
+
+class ProjectRecord(Schema):
+    name: Project
+    max_hours: float | None
+    used_hours: float  # of all its jobs, as `used_hours` of a job counts
+    left_hours: float | None  # null without a limit
 
 
 class PlannedInput(Schema):
@@ -254,6 +268,7 @@ class Plan(Schema):
     phases: list[PlannedPhase]  # what steps are counted in; none of an evaluate or export job
     steps: int | None  # in all
     estimate: CostEstimate
+    project: ProjectRecord  # whose hours the job would use
 
 
 class Event(Schema):

@@ -39,6 +39,17 @@ def admit(session: Session, secret: str, needed: Scope, provider: IdentityProvid
     return admission
 
 
+def enter(session: Session, admission: Admission, project: str) -> None:
+    """Narrows a session to a project, which is another's only for an operator.
+
+    Raises:
+        Forbidden: who asks is none, and was let in to another project.
+    """
+    if project != admission.project and not admission.scope.covers(Scope.OPERATOR):
+        raise Forbidden(f"only an operator asks for another project; this token is of {admission.project}")
+    narrow(session, project)
+
+
 def is_profilers(settings: Settings, secret: str) -> bool:
     """Whether a secret is what the profiler shows."""
     return hmac.compare_digest(settings.profiler_token.get_secret_value().encode(), secret.encode())

@@ -20,6 +20,7 @@ from services.control_plane.routers import (
     jobs,
     latency_tables,
     plans,
+    projects,
     tokens,
 )
 from services.control_plane.security_headers import SecurityHeaders
@@ -43,7 +44,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     app.add_middleware(RateLimits, settings=parts.settings, prefix=PREFIX)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(WatchedRequests, registry=registry)  # the outermost: what is refused was a request, too
-    for module in (jobs, plans, architectures, latency_tables, artifacts, attempts, tokens, health):
+    for module in (jobs, plans, architectures, latency_tables, artifacts, attempts, tokens, projects, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 
     @app.get("/metrics", include_in_schema=False)

@@ -27,6 +27,7 @@ from services.storage.attempts import (
     open_attempt,
     reap_attempt,
     renew_ticket,
+    stop_where_projects_have_no_hours_left,
 )
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
@@ -126,6 +127,7 @@ class Dispatcher:
         """One comparison of Ray with the rows, and whatever follows from it; limits hold while Ray is away, too."""
         with self._database.writing.begin() as session:
             pause_where_limits_are_reached(session)
+            stop_where_projects_have_no_hours_left(session)
         jobs = self._ray.list_jobs()  # before the rows: what a worker reported before it ended is then in them
         self._settle(jobs, may_reap=self._is_steady())
         self._start_jobs()

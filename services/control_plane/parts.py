@@ -83,18 +83,8 @@ class User:
     admission: Admission
 
 
-def _reading(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
-    with _admitted_to_read(parts, token) as reader:
-        yield reader.session
-
-
-def _reading_as(parts: AllParts, token: Token, _: Turn) -> Iterator[User]:
-    with _admitted_to_read(parts, token) as reader:
-        yield reader
-
-
 @contextmanager
-def _admitted_to_read(parts: Parts, token: str) -> Iterator[User]:
+def _let_in_to_read(parts: Parts, token: str) -> Iterator[User]:
     with parts.database.reading() as session:
         admission = admit(session, token, Scope.READ, parts.identity_provider)
         shown = admission.token
@@ -107,12 +97,17 @@ def _admitted_to_read(parts: Parts, token: str) -> Iterator[User]:
         yield User(session=session, admission=admission)
 
 
+def _reading(parts: AllParts, token: Token, _: Turn) -> Iterator[User]:
+    with _let_in_to_read(parts, token) as reader:
+        yield reader
+
+
 def _reading_documents(parts: AllParts, token: Token, _: Turn) -> Iterator[Session]:
     if is_profilers(parts.settings, token):
         with parts.database.reading() as session:
             yield session
     else:
-        with _admitted_to_read(parts, token) as reader:
+        with _let_in_to_read(parts, token) as reader:
             yield reader.session
 
 
@@ -127,7 +122,11 @@ def _writing(needed: Scope) -> Callable[[Parts, str, None], Iterator[User]]:
     return writing
 
 
-async def _session(submitter: "Submitter") -> Session:
+async def _session_to_read(reader: "Reader") -> Session:
+    return reader.session
+
+
+async def _session_to_write(submitter: "Submitter") -> Session:
     return submitter.session
 
 
@@ -142,12 +141,13 @@ def _making_runnable(parts: AllParts) -> Iterator[None]:
 
 
 # Scope "function": committed before the answer is sent, so that what was acknowledged is there.
-ReadSession = Annotated[Session, Depends(_reading, scope="function")]
-Reader = Annotated[User, Depends(_reading_as, scope="function")]
+Reader = Annotated[User, Depends(_reading, scope="function")]
+ReadSession = Annotated[Session, Depends(_session_to_read)]
 DocumentSession = Annotated[Session, Depends(_reading_documents, scope="function")]  # the profiler's, too
 Submitter = Annotated[User, Depends(_writing(Scope.SUBMIT), scope="function")]
-WriteSession = Annotated[Session, Depends(_session)]
+WriteSession = Annotated[Session, Depends(_session_to_write)]
 Admin = Annotated[User, Depends(_writing(Scope.ADMIN), scope="function")]
+Operator = Annotated[User, Depends(_writing(Scope.OPERATOR), scope="function")]
 WorkerSession = Annotated[Session, Depends(_reporting, scope="function")]  # what is written there asks for the attempt
 # For a route after which a job may start: the dispatcher looks at once, not at its next tick.
 MAKES_RUNNABLE = Depends(_making_runnable, scope="function")

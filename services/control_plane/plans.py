@@ -27,6 +27,7 @@ from services.control_plane.costs import (
 from services.control_plane.submission import CheckedSubmission, KnownTable, check_submission
 from services.storage.inputs import known_inputs
 from services.storage.jobs import find_job
+from services.storage.projects import project_of, show_project
 from services.storage.tables import JobRow
 
 
@@ -53,6 +54,7 @@ def plan_job(session: Session, submission: JobSubmission) -> Plan:
         phases=[PlannedPhase(name=part.phase, steps=part.steps) for part in work],
         steps=sum(count or 0 for count in steps) if steps and None not in steps else None,
         estimate=_estimate(session, job, work, earlier),
+        project=show_project(session, project_of(session)),
     )
 
 

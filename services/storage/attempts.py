@@ -9,13 +9,15 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from services.client.schemas import FailureClass, JobKind, JobState, Reason
 from services.storage.database import database_now
 from services.storage.errors import NotFound
+from services.storage.events import add_event
 from services.storage.jobs import cancel_job, fail_job, locked_job, move
+from services.storage.limits import has_no_hours_left_in_its_project, used_up_projects
 from services.storage.tables import AttemptOutcome, AttemptRow, JobRow
 
 LEASE_SECONDS = 60
@@ -96,6 +98,23 @@ def extend_lease(session: Session, submission_id: str) -> None:
     attempt, _ = lock_attempt(session, submission_id)
     if attempt.finished_at is None:
         renew_lease(session, attempt)
+
+
+def stop_where_projects_have_no_hours_left(session: Session) -> None:
+    """Asks the workers of their jobs to stop: these are queued then, and start again once there are more hours."""
+    now = database_now(session)
+    may_go_on = and_(AttemptRow.finished_at.is_(None), AttemptRow.stop_requested_at.is_(None))
+    works = and_(JobRow.state == JobState.RUNNING, JobRow.paused_at.is_(None), JobRow.cancel_requested_at.is_(None))
+    is_concerned = and_(works, exists().where(AttemptRow.job == JobRow.id, may_go_on))
+    concerned = select(JobRow).where(is_concerned, has_no_hours_left_in_its_project())
+    jobs = session.scalars(concerned.with_for_update(skip_locked=True)).all()  # others: at the next look
+    limits = used_up_projects(session, {job.project for job in jobs})
+    for job in jobs:
+        attempt = session.scalar(select(AttemptRow).where(AttemptRow.job == job.id, may_go_on))  # now that it is held
+        if attempt is not None and job.project in limits:
+            attempt.stop_requested_at = now
+            limit = limits[job.project]
+            add_event(session, job, "pause_requested", {limit.field: limit.message}, now)
 
 
 def lose_attempt(session: Session, submission_id: str, message: str) -> None:

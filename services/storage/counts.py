@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from services.client.schemas import FailureClass, JobKind, JobState, JsonObject
 from services.storage.attempts import longest_silence_seconds
 from services.storage.collection import unnamed_bytes
+from services.storage.database import database_now
 from services.storage.jobs import longest_wait_seconds
+from services.storage.limits import has_reached_a_limit
 from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow, LatencyTableRow, Table
 
 
@@ -33,13 +35,14 @@ class Counts:
 
 def count(session: Session) -> Counts:
     """The counts now."""
+    is_paused = or_(JobRow.paused_at.is_not(None), has_reached_a_limit(database_now(session)))
     is_final = JobRow.finished_at.is_not(None)
     per_state = select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
     jobs = {(kind, state): number for kind, state, number in session.execute(per_state)}
     outcomes = dict(session.execute(select(AttemptRow.outcome, func.count()).group_by(AttemptRow.outcome)).all())
     return Counts(
         jobs={(kind, state): jobs.get((kind, state), 0) for kind in JobKind for state in JobState},
-        paused_jobs=session.scalar(select(func.count()).where(JobRow.paused_at.is_not(None), ~is_final)) or 0,
+        paused_jobs=session.scalar(select(func.count()).where(is_paused, ~is_final)) or 0,
         failed_jobs=_by_failure(session, JobRow.reason),
         ended_attempts={outcome: outcomes.get(outcome, 0) for outcome in AttemptOutcome},
         failed_attempts=_by_failure(session, AttemptRow.failure),

@@ -12,7 +12,13 @@ from services.client.schemas import FailureClass, JobKind, JobState, JobSubmissi
 from services.storage.database import database_now, insert_if_absent, new_id
 from services.storage.errors import Conflict, InvalidRequest, NotFound
 from services.storage.events import add_event
-from services.storage.limits import described, has_reached_a_limit, reached_limits, used_hours
+from services.storage.limits import (
+    described,
+    has_reached_a_limit,
+    has_reached_its_own_limit,
+    reached_limits,
+    used_hours,
+)
 from services.storage.tables import JobEdgeRow, JobRow
 
 LEGAL_MOVES = {
@@ -236,7 +242,7 @@ def pause_where_limits_are_reached(session: Session) -> None:
     """Pauses every job that has reached a limit of its own, as `request_pause` does."""
     now = database_now(session)
     is_open = JobRow.state.in_((JobState.QUEUED, JobState.RUNNING))
-    reached = select(JobRow).where(is_open, JobRow.paused_at.is_(None), has_reached_a_limit(now))
+    reached = select(JobRow).where(is_open, JobRow.paused_at.is_(None), has_reached_its_own_limit(now))
     for job in session.scalars(reached.with_for_update(skip_locked=True)).all():  # others: at the next look
         limits = reached_limits(job, used_hours(session, [job.id])[job.id], now)
         _pause(session, job, {limit.field: limit.message for limit in limits}, now)
@@ -245,8 +251,10 @@ def pause_where_limits_are_reached(session: Session) -> None:
 def resume_job(session: Session, job_id: str, limits: Limits | None = None) -> JobRow:
     """Lets a paused job run, under the limits that are given; one that is not paused takes these and is left as it is.
 
+    Where the project has used its hours, the job waits for more.
+
     Raises:
-        Conflict: the job is over, or has reached a limit all the same.
+        Conflict: the job is over, or has reached a limit of its own all the same.
     """
     job = _unfinished(session, job_id)
     now = database_now(session)

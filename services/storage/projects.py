@@ -1,10 +1,15 @@
-"""Projects: a session that belongs to one sees the jobs and documents of that project and no others."""
+"""Projects: a session that belongs to one sees the jobs and documents of that project and no others.
+
+A project is a name that tokens bear: there is none to make, and what nobody has limited has no limit.
+"""
 
 from sqlalchemy import event, select
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
+from services.client.schemas import ProjectLimits, ProjectRecord
 from services.storage.database import insert_if_absent
-from services.storage.tables import ArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow
+from services.storage.limits import used_hours_of_project
+from services.storage.tables import ArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow, ProjectRow
 
 _PROJECT, _CRITERIA = "project", "criteria"  # in a session's info
 
@@ -29,6 +34,29 @@ def project_of(session: Session) -> str:
 def share(session: Session, project: str, document: str) -> None:
     """Lets a project see a latency table or an architecture."""
     insert_if_absent(session, ProjectDocumentRow, project=project, document=document)
+
+
+def show_project(session: Session, project: str) -> ProjectRecord:
+    """What the jobs of a project have used, and may use."""
+    row = session.get(ProjectRow, project)
+    max_hours = None if row is None else row.max_hours
+    used = used_hours_of_project(session, project)
+    left = None if max_hours is None else max(max_hours - used, 0.0)
+    return ProjectRecord(name=project, max_hours=max_hours, used_hours=used, left_hours=left)
+
+
+def locked_project(session: Session, project: str) -> ProjectRow:
+    """The row of a project, held until the transaction ends."""
+    insert_if_absent(session, ProjectRow, name=project)
+    query = select(ProjectRow).where(ProjectRow.name == project).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def limit_project(session: Session, project: str, limits: ProjectLimits) -> ProjectRecord:
+    """The project with these limits in the place of those that it had."""
+    locked_project(session, project).max_hours = limits.max_hours
+    session.flush()
+    return show_project(session, project)
 
 
 @event.listens_for(Session, "do_orm_execute")

@@ -75,6 +75,17 @@ class Table(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: UtcDateTime(), JsonObject: JSON(none_as_null=True)}
 
 
+class ProjectRow(Table):
+    """What an operator has set for a project; one without a row has no limit."""
+
+    __tablename__ = "projects"
+    # A project may be given no hours at all, but none are taken from it.
+    __table_args__ = (CheckConstraint("max_hours >= 0", name="max_hours_is_not_negative"),)
+
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    max_hours: Mapped[float | None]  # no job of it starts or goes on once all of them have worked for so long
+
+
 class TokenRow(Table):
     """What a user shows to be let in. Only the digest of its secret is kept."""
 
@@ -240,6 +251,7 @@ class AttemptRow(Table):
     placed_at: Mapped[datetime | None]  # when its worker was first heard of with devices
     devices: Mapped[int | None]  # GPUs, or 1 without any
     device_seconds: Mapped[float] = mapped_column(server_default="0")  # until its worker was last heard of
+    stop_requested_at: Mapped[datetime | None]  # because the project's hours are used; the job is not paused
     finished_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(_one_of(AttemptOutcome, "outcome"))
     failure: Mapped[JsonObject | None]  # reason of an outcome FAILED or LOST

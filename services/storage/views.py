@@ -6,11 +6,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.client import schemas
-from services.client.schemas import Artifact, JobKind, JobState
+from services.client.schemas import Artifact, InvalidField, JobKind, JobState
 from services.storage.database import database_now
 from services.storage.inputs import known_inputs
 from services.storage.jobs import list_jobs
-from services.storage.limits import described, reached_limits, used_hours
+from services.storage.limits import described, reached_limits, used_hours, used_up_projects
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, DerivedArchitectureRow, JobEdgeRow, JobRow
 
 
@@ -31,7 +31,8 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
     attempts = select(AttemptRow.job, AttemptRow.submission_id).where(AttemptRow.job.in_(ids))
     latest = dict(session.execute(attempts.order_by(AttemptRow.epoch)).all())
     artifacts = _artifacts(session, ids)
-    used, now = used_hours(session, ids), database_now(session)
+    used = used_hours(session, ids)
+    limits = _reached_limits(session, jobs, used)
     return [
         schemas.Job(
             id=job.id,
@@ -53,8 +54,8 @@ def show_jobs(session: Session, jobs: list[JobRow]) -> list[schemas.Job]:
             max_hours=job.max_hours,
             deadline=job.deadline,
             used_hours=used[job.id],
-            limit_reached=None if job.state.is_final else described(reached_limits(job, used[job.id], now)) or None,
-            paused=job.paused_at is not None and not job.state.is_final,
+            limit_reached=described(limits[job.id]) or None,
+            paused=not job.state.is_final and (job.paused_at is not None or limits[job.id] != []),
             cancel_requested=job.cancel_requested_at is not None,
             created_at=job.created_at,
             created_by=job.created_by,
@@ -72,6 +73,17 @@ def page_of_jobs(
     jobs = list_jobs(session, state=state, kind=kind, before=before, limit=limit)
     cursor = str(jobs[-1].number) if len(jobs) == limit else None
     return schemas.JobPage(items=show_jobs(session, jobs), next_cursor=cursor)
+
+
+def _reached_limits(session: Session, jobs: list[JobRow], used: dict[str, float]) -> dict[str, list[InvalidField]]:
+    """What keeps each job from running, its own limits first; nothing does one that is over."""
+    unfinished = [job for job in jobs if not job.state.is_final]
+    projects, now = used_up_projects(session, {job.project for job in unfinished}), database_now(session)
+    limits: dict[str, list[InvalidField]] = defaultdict(list)
+    for job in unfinished:
+        limits[job.id] += reached_limits(job, used[job.id], now)
+        limits[job.id] += [projects[job.project]] if job.project in projects else []
+    return limits
 
 
 def _artifacts(session: Session, jobs: list[str]) -> dict[str, list[Artifact]]:

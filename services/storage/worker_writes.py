@@ -136,13 +136,13 @@ def fail(session: Session, submission_id: str, token: str, reason: Reason) -> No
 
 
 def acknowledge_stop(session: Session, submission_id: str, token: str) -> None:
-    """Ends the attempt as was asked: its job is cancelled, or queued, to go on once it is resumed.
+    """Ends the attempt as was asked: its job is cancelled, or queued, to go on once it is resumed or has hours again.
 
     A job that was resumed in between, or never told to stop, is tried again as after a failure.
     """
     attempt, job = _fenced(session, submission_id, token)
     now = database_now(session)
-    if job.cancel_requested_at is None and job.paused_at is None:
+    if not _should_stop(attempt, job):
         reason = Reason(failure=FailureClass.INFRASTRUCTURE, message="the worker stopped, which nobody asks for now")
         end_unsuccessfully(session, attempt, job, AttemptOutcome.CANCELLED, reason)
         return
@@ -194,7 +194,12 @@ def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRo
 
 def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> schemas.AttemptStatus:
     renew_lease(session, attempt)
-    return schemas.AttemptStatus(stop=job.cancel_requested_at is not None or job.paused_at is not None)
+    return schemas.AttemptStatus(stop=_should_stop(attempt, job))
+
+
+def _should_stop(attempt: AttemptRow, job: JobRow) -> bool:
+    requests = (job.cancel_requested_at, job.paused_at, attempt.stop_requested_at)
+    return any(request is not None for request in requests)
 
 
 def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:

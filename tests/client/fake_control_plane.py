@@ -48,6 +48,8 @@ from services.client.schemas import (
     PlannedPhase,
     Problem,
     Progress,
+    ProjectLimits,
+    ProjectRecord,
     Reason,
     ResolvedInputs,
     TokenPage,
@@ -154,6 +156,11 @@ def an_estimate(**values: object) -> CostEstimate:
     return CostEstimate.model_validate(defaults | values)
 
 
+def a_project(**values: object) -> ProjectRecord:
+    defaults = {"name": "default", "max_hours": None, "used_hours": 1.25, "left_hours": None}
+    return ProjectRecord.model_validate(defaults | values)
+
+
 def a_plan(**values: object) -> Plan:
     defaults = {
         "kind": JobKind.SEARCH,
@@ -165,6 +172,7 @@ def a_plan(**values: object) -> Plan:
         "phases": [PlannedPhase(name="pretrain", steps=9_000), PlannedPhase(name="search", steps=13_500)],
         "steps": 22_500,
         "estimate": an_estimate(),
+        "project": a_project(),
     }
     return Plan.model_validate(defaults | values)
 
@@ -208,6 +216,7 @@ class FakeControlPlane:
         self.artifacts: dict[str, bytes] = {}
         self.latency_tables = {TABLE_ID: TABLE_DOCUMENT}
         self.tokens: dict[str, TokenRecord] = {}
+        self.projects: dict[str, ProjectRecord] = {"default": a_project()}
         self.shown: list[str | None] = []  # the Authorization of each request
 
         self.lease_lost = False
@@ -313,6 +322,13 @@ class FakeControlPlane:
                 return _ok(Health(status="ok", version="0.1.0", ray_dashboard="http://127.0.0.1:8265", **parts))
             case _, ["latency-tables", *rest]:
                 return self._latency_tables(method, rest, body)
+            case "GET", ["projects", name]:
+                return _ok(self.projects[name])
+            case "PUT", ["projects", name]:
+                limits = ProjectLimits.model_validate_json(body)
+                left = None if limits.max_hours is None else limits.max_hours
+                self.projects[name] = a_project(name=name, max_hours=limits.max_hours, used_hours=0, left_hours=left)
+                return _ok(self.projects[name])
             case _, ["tokens", *rest]:
                 return self._tokens(method, rest, body)
             case _, ["architectures", *rest]:

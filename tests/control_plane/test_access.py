@@ -43,6 +43,7 @@ def a_path(template: str) -> str:
     return (
         template.replace("{job_id}", "0123456789ab")
         .replace("{token_id}", "0123456789ab")
+        .replace("{name}", "default")
         .replace("{submission_id}", "test-0123456789ab-1")
     )
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from services.client.schemas import Heartbeat, JobKind, JobState
+from services.client.schemas import Heartbeat, JobKind, JobState, ProjectLimits
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState
@@ -16,7 +16,8 @@ from services.storage.attempts import LEASE_SECONDS, LiveAttempt, latest_attempt
 from services.storage.database import Database, database_now
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause
-from services.storage.tables import AttemptRow, JobRow
+from services.storage.projects import limit_project
+from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat, redeem_ticket, succeed
 from tests.clock import FakeClock
 from tests.control_plane.builders import a_dispatcher
@@ -419,6 +420,32 @@ def test_limits_hold_while_ray_is_away(dispatcher: Dispatcher, database: Databas
 
     with database.writing.begin() as session:
         assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
+
+
+def test_jobs_of_a_project_without_hours_stop_and_wait_until_it_has_more(
+    dispatcher: Dispatcher, database: Database, ray: FakeRay
+):
+    job = a_job(database)
+    dispatcher.tick()
+    worker = redeem(database, ray)
+    a_job(database)
+    with database.writing.begin() as session:
+        limit_project(session, FIRST_PROJECT, ProjectLimits(max_hours=0))
+    ray.is_away = True
+    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    ray.is_away = False
+    with database.writing.begin() as session:
+        assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
+        acknowledge_stop(session, worker.submission_id, worker.token)
+    ray.say(worker.submission_id, RayState.SUCCEEDED)
+
+    dispatcher.tick()
+
+    assert (state_of(database, job), len(ray.submitted)) == (JobState.QUEUED, 1)
+    with database.writing.begin() as session:
+        limit_project(session, FIRST_PROJECT, ProjectLimits(max_hours=None))
+    dispatcher.tick()
+    assert len(ray.submitted) == 3
 
 
 def test_two_dispatchers_pause_a_job_once(dispatcher: Dispatcher, parts: Parts, database: Database):

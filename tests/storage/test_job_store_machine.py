@@ -21,9 +21,10 @@ from services.client.schemas import (
     JobKind,
     JobState,
     Limits,
+    ProjectLimits,
     Reason,
 )
-from services.storage.attempts import lose_attempt
+from services.storage.attempts import lose_attempt, stop_where_projects_have_no_hours_left
 from services.storage.database import Database, database_now, open_database
 from services.storage.errors import Conflict, LeaseLost
 from services.storage.jobs import (
@@ -34,8 +35,9 @@ from services.storage.jobs import (
     request_pause,
     resume_job,
 )
-from services.storage.limits import reached_limits, used_hours
-from services.storage.tables import AttemptRow, EventRow, JobRow
+from services.storage.limits import reached_limits, used_hours, used_up_projects
+from services.storage.projects import limit_project
+from services.storage.tables import FIRST_PROJECT, AttemptRow, EventRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, fail, heartbeat, succeed
 from tests.storage.builders import Worker, a_job, a_started_worker, end_backoff, pass_deadline, work_for
 from tests.storage.conftest import empty
@@ -63,6 +65,9 @@ class JobStoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.database.engine.dispose()
 
+    def live(self, session: Session) -> list[AttemptRow]:
+        return list(session.scalars(select(AttemptRow).where(AttemptRow.finished_at.is_(None))))
+
     def limits(self, session: Session, job: JobRow) -> tuple[InvalidField, ...]:
         return reached_limits(job, used_hours(session, [job.id])[job.id], database_now(session))
 
@@ -84,6 +89,7 @@ class JobStoreMachine(RuleBasedStateMachine):
                 job = find_job(session, worker.assignment.job)
                 assert job.paused_at is None, "a paused job does not start"
                 assert not self.limits(session, job), "a job that has reached a limit does not start"
+                assert not used_up_projects(session, {job.project}), "no job starts whose project's hours are used"
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
@@ -138,8 +144,11 @@ class JobStoreMachine(RuleBasedStateMachine):
     def look_at_limits(self) -> None:
         with self.database.reading() as session:
             before = {job.id: (job.state, job.paused_at) for job in session.scalars(select(JobRow))}
+            asked = {attempt.submission_id for attempt in self.live(session) if attempt.stop_requested_at is not None}
+            no_hours_left = bool(used_up_projects(session, {FIRST_PROJECT}))
         with self.database.writing.begin() as session:
             pause_where_limits_are_reached(session)
+            stop_where_projects_have_no_hours_left(session)
         with self.database.reading() as session:
             for job in session.scalars(select(JobRow)):
                 state, paused_at = before[job.id]
@@ -148,6 +157,18 @@ class JobStoreMachine(RuleBasedStateMachine):
                     assert job.paused_at == paused_at, "a job that is paused, over or within its limits is not touched"
                 else:
                     assert job.paused_at is not None, "a job that has reached a limit is paused"
+            for attempt in self.live(session):
+                job = find_job(session, attempt.job)
+                is_asked = attempt.stop_requested_at is not None
+                if attempt.submission_id in asked or not no_hours_left:
+                    assert is_asked == (attempt.submission_id in asked), "a worker that may go on is not asked to stop"
+                elif job.cancel_requested_at is None:
+                    assert is_asked or job.paused_at is not None, "no worker goes on whose project's hours are used"
+
+    @rule(hours=st.sampled_from([None, 0.0, 1.0, 1000.0]))
+    def limit_the_project(self, hours: float | None) -> None:
+        with self.database.writing.begin() as session:
+            limit_project(session, FIRST_PROJECT, ProjectLimits(max_hours=hours))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), max_hours=st.sampled_from([None, 1000.0]), later=st.booleans())
@@ -183,7 +204,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         with self.database.reading() as session:
             jobs = list(session.scalars(select(JobRow)))
             used = used_hours(session, [job.id for job in jobs])
-            live = [row.job for row in session.scalars(select(AttemptRow).where(AttemptRow.finished_at.is_(None)))]
+            live = [attempt.job for attempt in self.live(session)]
             events = list(session.scalars(select(EventRow).order_by(EventRow.job, EventRow.sequence)))
         assert sorted(live) == sorted(job.id for job in jobs if job.state is JobState.RUNNING)
         for job in jobs:

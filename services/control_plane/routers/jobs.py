@@ -8,15 +8,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission, Limits
-from services.control_plane.entity_tags import (
-    CHANGED,
-    UNCHANGED,
-    IfMatch,
-    IfNoneMatch,
-    entity_tag,
-    matches,
-    require_unchanged,
-)
+from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
 from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Submitter, Token, WriteSession
@@ -71,12 +63,7 @@ def list_(
 @router.get("/{job_id}", response_model=Job, responses=UNCHANGED)
 def show(job_id: JobId, session: ReadSession, response: Response, if_none_match: IfNoneMatch = None) -> Job | Response:
     """One job. Its ETag changes whenever anything of it does, its progress included."""
-    job = show_job(session, find_job(session, job_id))
-    tag = entity_tag(job)
-    if if_none_match is not None and matches(if_none_match, tag):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
-    response.headers["ETag"] = tag
-    return job
+    return tagged(show_job(session, find_job(session, job_id)), response, if_none_match)
 
 
 @router.post("/{job_id}/cancel", responses=CHANGED)

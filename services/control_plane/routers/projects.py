@@ -1,0 +1,37 @@
+"""Projects: what their jobs have used, and may use."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from services.client.schemas import Project, ProjectLimits, ProjectRecord
+from services.control_plane.access import enter
+from services.control_plane.entity_tags import (
+    CHANGED,
+    UNCHANGED,
+    IfMatch,
+    IfNoneMatch,
+    require_project_unchanged,
+    tagged,
+)
+from services.control_plane.parts import MAKES_RUNNABLE, Operator, Reader
+from services.storage.projects import limit_project, show_project
+
+router = APIRouter(prefix="/projects", tags=["projects"])
+
+Name = Annotated[Project, Path()]
+
+
+@router.get("/{name}", response_model=ProjectRecord, responses=UNCHANGED)
+def show(name: Name, reader: Reader, response: Response, if_none_match: IfNoneMatch = None) -> ProjectRecord | Response:
+    """The token's project, or any for an operator. Its ETag changes with the hours that are used, too."""
+    enter(reader.session, reader.admission, name)
+    return tagged(show_project(reader.session, name), response, if_none_match)
+
+
+@router.put("/{name}", dependencies=[MAKES_RUNNABLE], responses=CHANGED)
+def limit(name: Name, limits: ProjectLimits, operator: Operator, if_match: IfMatch = None) -> ProjectRecord:
+    """Limits a project. Once its hours are used, none of its jobs starts or goes on until it has more."""
+    enter(operator.session, operator.admission, name)
+    require_project_unchanged(operator.session, name, if_match)
+    return limit_project(operator.session, name, limits)

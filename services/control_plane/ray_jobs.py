@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from services.storage.attempts import Dispatch
 from services.storage.errors import Unavailable
+from services.telemetry.logs import attempt_fields
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -88,12 +89,7 @@ class RayCluster:
                 submission_id=dispatch.submission_id,
                 entrypoint_num_cpus=0,
                 runtime_env={"env_vars": environment},
-                metadata={
-                    "job": dispatch.job,
-                    "kind": dispatch.kind.value,
-                    "job_name": dispatch.name or dispatch.job,
-                    "user": dispatch.user or "unknown",
-                },
+                metadata=_metadata(dispatch),
             )
         )
 
@@ -152,6 +148,17 @@ class RayCluster:
         if self._token_path is not None:
             headers["Authorization"] = f"Bearer {self._token_path.read_text().strip()}"
         return BoundedClient(self._address, headers=headers)
+
+
+def _metadata(dispatch: Dispatch) -> dict[str, str]:
+    """What Ray's dashboard and job list tell of a job. It is fixed: Ray's API changes nothing of what was submitted."""
+    attempt = {name: str(value) for name, value in attempt_fields(dispatch.submission_id).items()}
+    return attempt | {
+        "kind": dispatch.kind.value,
+        "project": dispatch.project,
+        "job_name": dispatch.name or dispatch.job,
+        "user": dispatch.user or "unknown",
+    }
 
 
 def _first_line(error: Exception) -> str:

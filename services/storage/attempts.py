@@ -40,6 +40,7 @@ class Dispatch:
     job: str
     kind: JobKind
     name: str | None
+    project: str
     user: str | None  # who submitted the job
     waited_seconds: float  # from when the job could run to the attempt
 
@@ -241,6 +242,7 @@ def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
         job=job.id,
         kind=job.kind,
         name=job.name,
+        project=job.project,
         user=job.created_by,
         waited_seconds=(attempt.created_at - job.runnable_at).total_seconds(),
     )

@@ -39,6 +39,7 @@ def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
         job="1",
         kind=JobKind.SEARCH,
         name="nightly",
+        project="perception",
         user=user,
         waited_seconds=0,
     )
@@ -47,7 +48,14 @@ def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
 
         a_cluster(address=ray.url).submit(dispatch)
 
-        assert ray.metadata == {"test-1-1": {"job": "1", "kind": "search", "job_name": "nightly", "user": shown}}
+        assert ray.metadata["test-1-1"] == {
+            "job": "1",
+            "attempt": "1",
+            "kind": "search",
+            "project": "perception",
+            "job_name": "nightly",
+            "user": shown,
+        }
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -229,6 +230,22 @@ def test_each_attempt_is_a_ray_job_with_its_log(service: Embedded, client: Faste
     assert search.id in search.ray_submission_id
 
     assert f"job={search.id} attempt=1 kind=search" in client.logs(search.id)
+
+
+def test_ray_tells_whose_job_it_is(service: Embedded, client: FasterSegClient, profile: Job) -> None:
+    token = service.settings.token_file.read_text()
+    jobs = httpx.get(f"{service.settings.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}).json()
+
+    (told,) = [job["metadata"] for job in jobs if job["submission_id"] == profile.ray_submission_id]
+
+    assert told == {
+        "job": profile.id,
+        "attempt": "1",
+        "kind": "profile",
+        "project": "default",
+        "job_name": profile.id,
+        "user": profile.created_by,
+    }
 
 
 def test_a_running_job_is_cancelled_within_a_step(client: FasterSegClient, profile: Job) -> None:

@@ -61,7 +61,8 @@ MAY_IMPORT = {  # of other people's
     "services/workers/metrics.py": {"ray"},
     "services/telemetry/logs.py": set(),
     "services/telemetry/requests.py": {"prometheus_client", "starlette"},
-    "services/telemetry/settings.py": {"pydantic_settings"},
+    "services/telemetry/settings.py": {"pydantic", "pydantic_settings"},
+    "services/telemetry/traces.py": {"opentelemetry"},
     "services/embedded": {"httpx", "pydantic", "rich", "typer"},
 }
 

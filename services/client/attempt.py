@@ -66,6 +66,7 @@ class AttemptClient:
 
     An attempt has one open client at a time, and only one client ever sends its events: they are numbered from 0.
     `devices` are the GPUs that the worker holds, or 1 without any; none while it waits for them.
+    `traceparent` is that of the span that its requests belong to, as W3C Trace Context has it.
     Once the lease is lost, every method raises LeaseLost and nothing more is sent.
     """
 
@@ -77,10 +78,11 @@ class AttemptClient:
         token: str,
         heartbeat_seconds: float,
         devices: int | None = None,
+        traceparent: str | None = None,
         outage_seconds: float = OUTAGE_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = connect(url, timeout=TIMEOUT_SECONDS, token=token, transport=transport)
+        self._http = connect(url, timeout=TIMEOUT_SECONDS, token=token, traceparent=traceparent, transport=transport)
         self._path = f"attempts/{submission_id}"
         self._heartbeat_seconds = heartbeat_seconds
         self._devices = devices
@@ -341,10 +343,15 @@ class AttemptClient:
 
 
 def redeem(
-    url: str, submission_id: str, ticket: str, *, transport: httpx.BaseTransport | None = None
+    url: str,
+    submission_id: str,
+    ticket: str,
+    *,
+    traceparent: str | None = None,
+    transport: httpx.BaseTransport | None = None,
 ) -> tuple[Assignment, AttemptClient]:
     """What to do, and the attempt's client, for the ticket, which works once; LeaseLost where it is spent."""
-    with connect(url, timeout=TIMEOUT_SECONDS, transport=transport) as http:
+    with connect(url, timeout=TIMEOUT_SECONDS, traceparent=traceparent, transport=transport) as http:
         request = build_post(http, f"attempts/{submission_id}/redeem", TicketRedemption(ticket=ticket))
         try:
             answer = send(http, request, patience_seconds=OUTAGE_SECONDS)
@@ -356,6 +363,7 @@ def redeem(
         submission_id,
         token=assignment.token,
         heartbeat_seconds=assignment.heartbeat_seconds,
+        traceparent=traceparent,
         transport=transport,
     )
     return assignment, attempt

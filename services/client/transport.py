@@ -47,12 +47,18 @@ class FileBody:
 
 
 def connect(
-    url: str, *, timeout: float, token: str | None = None, transport: httpx.BaseTransport | None = None
+    url: str,
+    *,
+    timeout: float,
+    token: str | None = None,
+    traceparent: str | None = None,
+    transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
-    """A pool of connections to /api/v1 of the service at this address."""
+    """A pool of connections to /api/v1 of the service at this address; `traceparent` is the span of its requests."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.Client(
         base_url=f"{url.rstrip('/')}/api/v1/",
-        headers={"Authorization": f"Bearer {token}"} if token else {},
+        headers=headers | ({"traceparent": traceparent} if traceparent else {}),
         timeout=timeout,
         transport=transport,
         mounts={"all://127.0.0.1": None, "all://localhost": None},  # never through a proxy

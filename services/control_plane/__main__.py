@@ -26,6 +26,7 @@ from services.control_plane.store import open_links, open_store, require_usable
 from services.storage.database import migrate, open_database
 from services.storage.tokens import keep_first_token
 from services.telemetry.logs import start_logging
+from services.telemetry.settings import open_traces
 
 
 def main() -> None:
@@ -82,6 +83,7 @@ def open_parts(settings: Settings) -> Parts:
             trust_env=False,
         ),
         identity_provider=_open_identity_provider(settings),
+        traces=open_traces(settings.otlp_endpoint, "control-plane"),
     )
 
 
@@ -113,6 +115,7 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
             max_running_jobs_per_project=parts.settings.max_running_jobs_per_project,
             cancel_grace_seconds=parts.settings.cancel_grace_seconds,
             registry=app.state.registry,
+            traces=parts.traces,
         )
         min_age = timedelta(hours=parts.settings.blob_hours)
         threads = [
@@ -128,6 +131,8 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
         parts.runnable.set()
         for thread in threads:
             thread.join(timeout=30)
+        if parts.traces is not None:
+            parts.traces.close()
 
     return lifespan
 

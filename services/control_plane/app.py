@@ -43,7 +43,8 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     )
     app.add_middleware(RateLimits, settings=parts.settings, prefix=PREFIX)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(WatchedRequests, registry=registry)  # the outermost: what is refused was a request, too
+    # the outermost: what is refused was a request, too
+    app.add_middleware(WatchedRequests, registry=registry, traces=parts.traces)
     for module in (jobs, plans, architectures, latency_tables, artifacts, attempts, tokens, projects, health):
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
 

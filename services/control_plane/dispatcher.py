@@ -9,7 +9,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
 
@@ -34,7 +36,10 @@ from services.storage.database import Database
 from services.storage.errors import DomainError
 from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptOutcome
-from services.telemetry.logs import attempt_fields
+from services.telemetry.logs import attempt_fields, trace_fields
+
+if TYPE_CHECKING:
+    from services.telemetry.traces import Traces
 
 RESUBMIT_SECONDS = 30.0  # an attempt that Ray does not know after this long is handed to it again
 PAUSE_SECONDS = 0.1  # between ticks, however many jobs are submitted
@@ -84,6 +89,7 @@ class Dispatcher:
         max_running_jobs_per_project: int | None,
         cancel_grace_seconds: float,
         registry: CollectorRegistry,
+        traces: "Traces | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -94,6 +100,7 @@ class Dispatcher:
         self._max_running_jobs = max_running_jobs
         self._max_running_jobs_per_project = max_running_jobs_per_project
         self._cancel_grace_seconds = cancel_grace_seconds
+        self._traces = traces
         self._clock = clock
         self._waits = Histogram(
             "fasterseg_claim_wait_seconds",
@@ -164,15 +171,23 @@ class Dispatcher:
                     with self._database.writing.begin() as session:
                         dispatch = renew_ticket(session, name)
                     if dispatch is not None:
-                        self._ray.submit(dispatch)
+                        self._submit(dispatch)
 
     def _start_jobs(self) -> None:
         while (dispatch := self._claim()) is not None:
             self._waits.labels(dispatch.kind).observe(dispatch.waited_seconds)
             waited = round(dispatch.waited_seconds, 3)
-            fields = attempt_fields(dispatch.submission_id)
-            _log.info("claimed", extra={**fields, "kind": dispatch.kind.value, "waited_seconds": waited})
+            fields = {**_fields(dispatch), **trace_fields(dispatch.traceparent)}
+            _log.info("claimed", extra={**fields, "waited_seconds": waited})
+            self._submit(dispatch)
+
+    def _submit(self, dispatch: Dispatch) -> None:
+        """Hands an attempt to Ray; its worker goes on with the trace of the request that submitted the job."""
+        if self._traces is None:
             self._ray.submit(dispatch)
+            return
+        with self._traces.span("dispatch", dispatch.traceparent, _fields(dispatch)) as span:
+            self._ray.submit(replace(dispatch, traceparent=span.traceparent))
 
     def _claim(self) -> Dispatch | None:
         with self._database.writing.begin() as session:
@@ -210,6 +225,10 @@ class Dispatcher:
             action(submission_id)
         except DomainError as error:
             _log.warning("not tidied", extra={**attempt_fields(submission_id), "error": str(error)})
+
+
+def _fields(dispatch: Dispatch) -> dict[str, object]:
+    return {**attempt_fields(dispatch.submission_id), "project": dispatch.project, "kind": dispatch.kind.value}
 
 
 def _should_be_gone(attempt: EndedAttempt) -> bool:

@@ -10,7 +10,7 @@ from fasterseg_core.latency_calibration import Calibration
 from services.client.schemas import Estimate, EstimateRequest, EstimateResponse, JsonObject, Problem
 from services.storage.documents import find_architecture, find_calibration, parse_architecture
 from services.storage.errors import Conflict, InvalidRequest, Unavailable
-from services.telemetry.requests import id_header
+from services.telemetry.requests import onward_headers
 
 
 def estimate(session: Session, profiler: httpx.Client, table: str, request: EstimateRequest) -> EstimateResponse:
@@ -31,7 +31,7 @@ def estimate(session: Session, profiler: httpx.Client, table: str, request: Esti
         response = profiler.post(
             f"/latency-tables/{table}/estimates",
             json={"architectures": documents, "breakdown": request.breakdown},
-            headers=id_header(),
+            headers=onward_headers(),
         )
     except httpx.TransportError as error:
         raise Unavailable("the profiler does not answer") from error

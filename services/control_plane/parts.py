@@ -4,7 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 from fastapi import Depends, Request
@@ -23,12 +23,15 @@ from services.storage.errors import NotAuthorized
 from services.storage.s3_links import S3Links
 from services.storage.tokens import Admission, is_use_worth_noting, note_use
 
+if TYPE_CHECKING:
+    from services.telemetry.traces import Traces
+
 MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 threads, and than connections
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The database, the blob store, Ray, the profiler's Serve app, and the identity provider where there is one.
+    """The database, the blob store, Ray, the profiler's Serve app; identity provider and traces where there are any.
 
     Users, or workers, whose links are signed here are sent to the store for blobs; others get them from here.
     """
@@ -41,6 +44,7 @@ class Parts:
     ray: RayJobs
     profiler: httpx.Client
     identity_provider: IdentityProvider | None
+    traces: "Traces | None" = None
     runnable: threading.Event = field(default_factory=threading.Event)  # set where a job may have become so
 
 

@@ -83,6 +83,8 @@ class RayCluster:
             "FASTERSEG_SUBMISSION_ID": dispatch.submission_id,
             "FASTERSEG_TICKET": dispatch.ticket,
         }
+        if dispatch.traceparent is not None:
+            environment["FASTERSEG_TRACEPARENT"] = dispatch.traceparent
         self._ask(
             lambda client: client.submit_job(
                 entrypoint=self._worker_command,

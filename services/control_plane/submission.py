@@ -30,6 +30,7 @@ from services.storage.jobs import NewJob, find_job, insert_job, locked_job, subm
 from services.storage.projects import project_of
 from services.storage.tables import JobRow
 from services.storage.views import show_job
+from services.telemetry.requests import traceparent
 
 _SPECS: dict[JobKind, TypeAdapter[JobConfig]] = {
     JobKind.PROFILE: TypeAdapter(ProfileConfig),
@@ -93,6 +94,7 @@ def submit_job(
         idempotency_key=idempotency_key,
         project=project_of(session),
         user=user,
+        traceparent=traceparent(),
     )
     return show_job(session, insert_job(session, new))
 

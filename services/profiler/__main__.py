@@ -16,6 +16,7 @@ from services.profiler.documents import Documents
 from services.profiler.serve_app import create_app
 from services.profiler.settings import Settings
 from services.telemetry.logs import start_logging
+from services.telemetry.settings import open_traces
 
 NAME = "profiler"
 PATIENCE_SECONDS = 10.0  # of the application with the control plane
@@ -43,11 +44,12 @@ def deploy(settings: Settings) -> None:
     control_plane_url = settings.control_plane_url  # the settings' class would be pickled with the function
     token = settings.profiler_token.get_secret_value()
     log_format, log_level = settings.log_format, settings.log_level
+    otlp_endpoint = settings.otlp_endpoint
 
     def build_app() -> FastAPI:
         start_logging(log_format, log_level)  # of the replica's process
         client = FasterSegClient(control_plane_url, token=token, timeout=PATIENCE_SECONDS)
-        return create_app(Documents(client), token)
+        return create_app(Documents(client), token, open_traces(otlp_endpoint, "profiler"))
 
     serve.start(
         proxy_location=ProxyLocation.EveryNode, http_options=HTTPOptions(host=settings.host, port=settings.port)

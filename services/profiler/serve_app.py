@@ -2,7 +2,7 @@
 
 import hmac
 from http import HTTPStatus
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +30,9 @@ from services.profiler.metrics import ProfilerMetrics
 from services.telemetry.logs import request_id
 from services.telemetry.requests import WatchedRequests
 
+if TYPE_CHECKING:
+    from services.telemetry.traces import Traces
+
 RETRY_AFTER_SECONDS = 5
 
 
@@ -41,7 +44,7 @@ class InvalidRequestError(Exception):
         self.field = InvalidField(field=field, message=message)
 
 
-def create_app(documents: Documents, token: str) -> FastAPI:
+def create_app(documents: Documents, token: str, traces: "Traces | None" = None) -> FastAPI:
     """The application over these documents, for who shows this token. Refusals are RFC 9457 problem+json."""
 
     async def admitted(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> None:
@@ -60,7 +63,7 @@ def create_app(documents: Documents, token: str) -> FastAPI:
     app.add_exception_handler(UnreachableError, _control_plane_away)
     app.add_exception_handler(CorruptArtifactError, _corrupt)
     metrics = ProfilerMetrics(documents)
-    app.add_middleware(WatchedRequests, registry=metrics.registry)
+    app.add_middleware(WatchedRequests, registry=metrics.registry, traces=traces)
 
     @app.get("/health")
     def health() -> dict[str, str]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from services.client.schemas import FailureClass, JobKind, JobState, Reason
 from services.storage.database import database_now
 from services.storage.errors import NotFound
-from services.storage.events import add_event
+from services.storage.events import add_event, submitting_span
 from services.storage.jobs import cancel_job, fail_job, locked_job, move
 from services.storage.limits import has_no_hours_left_in_its_project, used_up_projects
 from services.storage.tables import AttemptOutcome, AttemptRow, JobRow
@@ -42,6 +42,7 @@ class Dispatch:
     name: str | None
     project: str
     user: str | None  # who submitted the job
+    traceparent: str | None  # of the span that its worker's belong to
     waited_seconds: float  # from when the job could run to the attempt
 
 
@@ -81,7 +82,7 @@ def open_attempt(session: Session, job: JobRow, instance: str) -> Dispatch:
     )
     session.add(attempt)
     session.flush()
-    return _dispatch(attempt, job, ticket)
+    return _dispatch(session, attempt, job, ticket)
 
 
 def renew_ticket(session: Session, submission_id: str) -> Dispatch | None:
@@ -91,7 +92,7 @@ def renew_ticket(session: Session, submission_id: str) -> Dispatch | None:
         return None
     ticket = secrets.token_urlsafe(32)
     attempt.ticket_hash, attempt.submitted_at = secret_digest(ticket), database_now(session)
-    return _dispatch(attempt, job, ticket)
+    return _dispatch(session, attempt, job, ticket)
 
 
 def extend_lease(session: Session, submission_id: str) -> None:
@@ -235,7 +236,7 @@ def _count_failures(session: Session, job: str, failure: FailureClass) -> int:
     return session.scalar(select(func.count()).where(AttemptRow.job == job, same)) or 0
 
 
-def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
+def _dispatch(session: Session, attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
     return Dispatch(
         submission_id=attempt.submission_id,
         ticket=ticket,
@@ -244,5 +245,6 @@ def _dispatch(attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:
         name=job.name,
         project=job.project,
         user=job.created_by,
+        traceparent=submitting_span(session, job.id),
         waited_seconds=(attempt.created_at - job.runnable_at).total_seconds(),
     )

@@ -67,6 +67,13 @@ def list_events(session: Session, job: str, after: int) -> list[schemas.Event]:
     ]
 
 
+def submitting_span(session: Session, job: str) -> str | None:
+    """The `traceparent` of the request that submitted a job, where it was traced: its first event has it."""
+    data = session.scalar(select(EventRow.data).where(EventRow.job == job, EventRow.sequence == 1)) or {}
+    found = data.get("traceparent")
+    return None if found is None else str(found)
+
+
 def _append(session: Session, job: JobRow, event: EventRow) -> None:
     job.events += 1
     event.job, event.sequence, event.epoch = job.id, job.events, job.epoch

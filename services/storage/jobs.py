@@ -37,6 +37,7 @@ class NewJob:
     idempotency_key: str | None
     project: str
     user: str | None = None
+    traceparent: str | None = None  # of the request's span
 
 
 def request_digest(submission: JobSubmission) -> str:
@@ -92,7 +93,7 @@ def insert_job(session: Session, new: NewJob) -> JobRow:
         JobEdgeRow(child=job_id, parent=parent, position=position) for position, parent in enumerate(submission.after)
     )
     job = locked_job(session, job_id)
-    add_event(session, job, "queued", {}, now)
+    add_event(session, job, "queued", {} if new.traceparent is None else {"traceparent": new.traceparent}, now)
     return job
 
 

@@ -1,7 +1,7 @@
 """Log lines of one shape for every process: a time in UTC, a level, an event, and fields.
 
 A line has the fields of its process, those noted of the request at hand, and what the call names in `extra`: `job`,
-`attempt` (its epoch), `request` (its id), `project`, and whatever else the event is about.
+`attempt` (its epoch), `request` (its id), `trace_id`, `project`, and whatever else the event is about.
 """
 
 import json
@@ -66,6 +66,16 @@ def attempt_fields(submission_id: str) -> dict[str, object]:
     """The fields of the attempt of an id, which is <instance>-<job>-<epoch>; none where it is no such id."""
     parts = re.fullmatch(r"[a-z0-9]+-([a-z0-9]{12})-([0-9]{1,9})", submission_id)
     return {} if parts is None else {"job": parts[1], "attempt": int(parts[2])}
+
+
+def trace_fields(traceparent: str | None) -> dict[str, object]:
+    """The field of the trace that a span belongs to; none where there is no span."""
+    return {} if traceparent is None else {"trace_id": traceparent.split("-")[1]}
+
+
+def noted_fields() -> dict[str, object]:
+    """The fields of the request at hand."""
+    return dict(_noted.get() or {})
 
 
 class JsonLines(logging.Formatter):

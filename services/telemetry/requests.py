@@ -1,24 +1,31 @@
-"""Requests as they are watched: under an id, timed for Prometheus, and with a log line once their answers begin."""
+"""Requests as they are watched: under an id, timed for Prometheus, told as log lines and spans once answers begin."""
 
 import logging
 import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from http import HTTPMethod, HTTPStatus
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.telemetry.logs import attempt_fields, note, request_id, start_fields
+from services.telemetry.logs import attempt_fields, note, noted_fields, request_id, start_fields, trace_fields
+
+if TYPE_CHECKING:
+    from services.telemetry.traces import Span, Traces
 
 REQUEST_ID = "X-Request-Id"
+TRACEPARENT = "traceparent"
 METHODS = frozenset(HTTPMethod)
 OTHER = "other"  # the route of paths that do not exist, and methods that HTTP does not know: senders choose their text
-QUIET = frozenset({"/health", "/metrics", "/attempts/{submission_id}/heartbeat"})  # logged only where they fail
+QUIET = frozenset({"/health", "/metrics", "/attempts/{submission_id}/heartbeat"})  # told only where they fail
 
 _is_well_formed = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
+_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _log = logging.getLogger(__name__)
 
 
@@ -28,8 +35,9 @@ class WatchedRequests:
     The id is the sender's, where it is well-formed. Of the path only the route is told, and of the query nothing.
     """
 
-    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry, traces: "Traces | None" = None) -> None:
         self._app = app
+        self._traces = traces
         self._seconds = Histogram(
             "fasterseg_http_request_seconds",
             "From a request to the beginning of its answer",
@@ -42,40 +50,56 @@ class WatchedRequests:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
         chosen = given if _is_well_formed(given) else secrets.token_hex(8)
-        start_fields(request=chosen)
+        span = None if self._traces is None else self._traces.request(headers.get(TRACEPARENT))
+        _traceparent.set(None if span is None else span.traceparent)
+        start_fields(request=chosen, **trace_fields(traceparent()))
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[REQUEST_ID] = chosen
-                self._tell(scope, message["status"], time.perf_counter() - started)
+                self._tell(scope, message["status"], time.perf_counter() - started, span)
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
         except Exception:  # the server answers it outside of all middleware
-            self._tell(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.perf_counter() - started)
+            self._tell(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.perf_counter() - started, span)
             raise
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, status: int, seconds: float, span: "Span | None") -> None:
         method = scope["method"] if scope["method"] in METHODS else OTHER
         route = getattr(scope.get("route"), "path", OTHER)
         self._seconds.labels(method, route, str(status)).observe(seconds)
         note(**_subject(scope.get("path_params", {})))
-        level = logging.DEBUG if route in QUIET and status < HTTPStatus.BAD_REQUEST else logging.INFO
+        is_quiet = route in QUIET and status < HTTPStatus.BAD_REQUEST
+        if span is not None and not is_quiet:
+            span.answer(method, route, status, noted_fields())
         milliseconds = round(1000 * seconds, 1)
         _log.log(
-            level,
+            logging.DEBUG if is_quiet else logging.INFO,
             "request",
             extra={"method": method, "route": route, "status": int(status), "milliseconds": milliseconds},
         )
 
 
 def id_header() -> dict[str, str]:
-    """What carries the id of the request at hand into an answer, or to another process."""
+    """What carries the id of the request at hand into an answer."""
     known = request_id()
     return {} if known is None else {REQUEST_ID: known}
+
+
+def traceparent() -> str | None:
+    """The span of the request at hand, where it has one, for what goes on with its trace."""
+    return _traceparent.get()
+
+
+def onward_headers() -> dict[str, str]:
+    """What carries the id and the trace of the request at hand to another process."""
+    parent = traceparent()
+    return id_header() | ({} if parent is None else {TRACEPARENT: parent})
 
 
 def _subject(path: Mapping[str, str]) -> dict[str, object]:

@@ -5,6 +5,8 @@ The assignment goes on to the task as an argument, through Ray's memory: no list
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
@@ -14,8 +16,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from services.client.attempt import AttemptClient, redeem
 from services.client.errors import LeaseLost
 from services.client.schemas import Assignment, FailureClass, JobKind, Progress, Reason
-from services.telemetry.logs import attempt_fields, start_logging
+from services.telemetry.logs import attempt_fields, start_logging, trace_fields
+from services.telemetry.settings import open_traces
 from services.workers.settings import Settings
+
+if TYPE_CHECKING:
+    from services.telemetry.traces import Traces
 
 MEASURING = (JobKind.PROFILE, JobKind.EXPORT)
 GPU_ENGINES = ("tensorrt", "torch_cuda")
@@ -30,21 +36,12 @@ _log = logging.getLogger(__name__)
 
 def drive(settings: Settings) -> int:
     """Runs an attempt to its end and returns the exit code, which is not 0 where that end could not be reported."""
-    start_logging(settings.log_format, settings.log_level, **attempt_fields(settings.submission_id))
-    try:
-        assignment, waiting = redeem(settings.control_plane_url, settings.submission_id, settings.ticket)
-        ray.init(address="auto", logging_level=logging.WARNING)
-        resources = needed_resources(assignment, settings.job_cpus, ray.cluster_resources())
-        _log.info("begun", extra={"kind": assignment.kind.value, "needs": resources})
-        with waiting:
-            group = _reserve(resources, waiting)
-            if group is None:
-                waiting.stopped()
-                return FINISHED
-        return _run(assignment, settings, group, resources)
-    except LeaseLost as error:
-        _log.warning("lease lost", extra={"error": str(error)})
-        return FINISHED
+    _start_logging(settings)
+    traces = open_traces(settings.otlp_endpoint, "worker")
+    if traces is None:
+        return _drive(settings, None)
+    with traces, traces.span("attempt", settings.traceparent, _fields(settings)) as span:
+        return _drive(settings.model_copy(update={"traceparent": span.traceparent}), traces)
 
 
 def needed_resources(assignment: Assignment, cpus: int, cluster: dict[str, float]) -> dict[str, float]:
@@ -59,6 +56,37 @@ def needed_resources(assignment: Assignment, cpus: int, cluster: dict[str, float
 def held_devices(resources: dict[str, float]) -> int:
     """What a job's hours are multiplied by: its GPUs, or 1 without any."""
     return int(resources.get("GPU", 1))
+
+
+def _drive(settings: Settings, traces: "Traces | None") -> int:
+    try:
+        assignment, waiting = redeem(
+            settings.control_plane_url, settings.submission_id, settings.ticket, traceparent=settings.traceparent
+        )
+        ray.init(address="auto", logging_level=logging.WARNING)
+        resources = needed_resources(assignment, settings.job_cpus, ray.cluster_resources())
+        _log.info("begun", extra={"kind": assignment.kind.value, "needs": resources})
+        with waiting, _span(traces, "wait for a machine", settings):
+            group = _reserve(resources, waiting)
+            if group is None:
+                waiting.stopped()
+                return FINISHED
+        return _run(assignment, settings, group, resources)
+    except LeaseLost as error:
+        _log.warning("lease lost", extra={"error": str(error)})
+        return FINISHED
+
+
+def _span(traces: "Traces | None", name: str, settings: Settings) -> AbstractContextManager[object]:
+    return nullcontext() if traces is None else traces.span(name, settings.traceparent, _fields(settings))
+
+
+def _start_logging(settings: Settings) -> None:
+    start_logging(settings.log_format, settings.log_level, **_fields(settings), **trace_fields(settings.traceparent))
+
+
+def _fields(settings: Settings) -> dict[str, object]:
+    return attempt_fields(settings.submission_id)
 
 
 def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGroup | None:
@@ -97,8 +125,10 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int) -> None:
     from services.workers.job import Job
     from services.workers.metering import Meter, MeteredAttempt, device_name
     from services.workers.metrics import JobMetrics
+    from services.workers.stages import Stages
 
-    start_logging(settings.log_format, settings.log_level, **attempt_fields(settings.submission_id))
+    _start_logging(settings)
+    traces = open_traces(settings.otlp_endpoint, "worker")
     job = Job(
         kind=assignment.kind,
         metrics=JobMetrics(assignment.job, assignment.kind),
@@ -111,15 +141,20 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int) -> None:
         lock_dir=settings.lock_dir,
         cpus=settings.job_cpus,
     )
-    with MeteredAttempt(
-        settings.control_plane_url,
-        settings.submission_id,
-        token=assignment.token,
-        heartbeat_seconds=assignment.heartbeat_seconds,
-        device=device_name(job.device, job.cpus),
-        devices=devices,
-        meter=Meter(),
-    ) as attempt:
+    with (
+        nullcontext() if traces is None else traces,
+        MeteredAttempt(
+            settings.control_plane_url,
+            settings.submission_id,
+            token=assignment.token,
+            heartbeat_seconds=assignment.heartbeat_seconds,
+            device=device_name(job.device, job.cpus),
+            devices=devices,
+            traceparent=settings.traceparent,
+            meter=Meter(),
+            stages=Stages(traces, settings.traceparent, _fields(settings)),
+        ) as attempt,
+    ):
         execute(job, attempt)
 
 
@@ -130,6 +165,7 @@ def _client(assignment: Assignment, settings: Settings, devices: int) -> Attempt
         token=assignment.token,
         heartbeat_seconds=assignment.heartbeat_seconds,
         devices=devices,
+        traceparent=settings.traceparent,
     )
 
 

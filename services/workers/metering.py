@@ -14,6 +14,7 @@ from services.client.attempt import AttemptClient
 from services.client.errors import ProblemError
 from services.client.schemas import USAGE, AttemptSuccess, JsonObject, PhaseUsage, Progress, Reason, Usage
 from services.profiler.runners import cpu_name
+from services.workers.stages import Stages
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Meter:
 
 
 class MeteredAttempt(AttemptClient):
-    """An attempt whose last event says what it took."""
+    """An attempt whose last event says what it took, and whose stages are spans."""
 
     def __init__(
         self,
@@ -83,36 +84,52 @@ class MeteredAttempt(AttemptClient):
         heartbeat_seconds: float,
         device: str,
         devices: int,
+        traceparent: str | None,
         meter: Meter,
+        stages: Stages,
     ) -> None:
-        super().__init__(url, submission_id, token=token, heartbeat_seconds=heartbeat_seconds, devices=devices)
-        self._device, self._meter = device, meter
+        super().__init__(
+            url,
+            submission_id,
+            token=token,
+            heartbeat_seconds=heartbeat_seconds,
+            devices=devices,
+            traceparent=traceparent,
+        )
+        self._device, self._meter, self._stages = device, meter, stages
 
     def progress(self, progress: Progress) -> None:
+        self._stages.step(progress)
         self._meter.step(progress)
         super().progress(progress)
 
     def event(self, kind: str, data: JsonObject) -> None:
-        if kind == "epoch" and data["miou"] is not None:
-            self._meter.evaluation(str(data["phase"]))
+        if kind == "epoch":
+            self._stages.mark()
+            if data["miou"] is not None:
+                self._meter.evaluation(str(data["phase"]))
         super().event(kind, data)
 
     def checkpoint(self, path: Path, progress: Progress) -> None:
         super().checkpoint(path, progress)
+        self._stages.mark()
         self._meter.pause()
 
     def succeed(self, success: AttemptSuccess) -> None:
         self._tell_usage()
         super().succeed(success)
+        self._stages.end()
 
     def fail(self, reason: Reason) -> None:
         with suppress(ProblemError):  # of what was spooled before
             self._tell_usage()
         super().fail(reason)
+        self._stages.end(reason.failure)
 
     def stopped(self) -> None:
         self._tell_usage()
         super().stopped()
+        self._stages.end()
 
     def _tell_usage(self) -> None:
         self.event(USAGE, self._meter.usage(self._device).model_dump(mode="json"))

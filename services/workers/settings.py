@@ -10,13 +10,14 @@ from services.telemetry.settings import TelemetrySettings
 
 
 class Settings(TelemetrySettings):
-    """The first three come with the attempt, the others are set on the node."""
+    """The first four come with the attempt, the others are set on the node."""
 
     model_config = SettingsConfigDict(frozen=True)
 
     control_plane_url: str
     submission_id: str
     ticket: str
+    traceparent: str | None = None  # of the span that the attempt's belong to
     data_root: Path | None = None  # data sets are folders in it, by their names
     tensorboard_dir: Path | None = None  # event files are written live into folders in it, one a job
     data_memory_mb: int = Field(default=512, ge=0)  # data sets whose pixels take less are decoded once

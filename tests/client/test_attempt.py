@@ -2,6 +2,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services.client.attempt import AttemptClient, redeem
@@ -89,6 +90,23 @@ def test_the_latest_progress_is_sent_long_before_a_heartbeat_is_due(plane: FakeC
 def test_heartbeats_say_what_the_worker_holds(plane: FakeControlPlane) -> None:
     with AttemptClient(plane.url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=0.05, devices=2):
         plane.wait_until(lambda: plane.devices == 2)
+
+
+def test_requests_name_the_span_that_they_belong_to() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, content=an_assignment().model_dump_json())
+
+    _, attempt = redeem(
+        "http://test", SUBMISSION_ID, TICKET, traceparent="00-a-b-01", transport=httpx.MockTransport(answer)
+    )
+    with attempt:
+        attempt.stopped()
+
+    assert {request.headers.get("traceparent") for request in asked} == {"00-a-b-01"}
+    assert len(asked) >= 2
 
 
 def test_events_arrive_once_and_in_order_through_an_outage(plane: FakeControlPlane, attempt: AttemptClient) -> None:

@@ -37,5 +37,6 @@ def a_dispatcher(parts: Parts, **changes: object) -> Dispatcher:
         "max_running_jobs_per_project": None,
         "cancel_grace_seconds": 60,
         "registry": CollectorRegistry(),
+        "traces": parts.traces,
     }
     return Dispatcher(**{**values, **changes})

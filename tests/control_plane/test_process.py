@@ -12,6 +12,7 @@ from services.client.errors import ProblemError
 from services.client.schemas import JobKind, JobState
 from services.control_plane.fsck import NOT_COMPARED
 from services.storage.database import open_database
+from tests.collector import collecting
 from tests.contracts.s3_servers import S3Server
 from tests.serving import COMMAND, TOKEN, control_plane, environment
 from tests.storage.builders import BLOB, STATE, a_checkpoint, a_job, a_started_worker, a_trained_job
@@ -32,6 +33,17 @@ def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait() == 0
     assert (tmp_path / "fasterseg.db").exists()
+
+
+def test_what_was_traced_is_told_before_the_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        with control_plane(tmp_path) as served, FasterSegClient(served.address, token=TOKEN) as client:
+            client.submit("profile", {"dataset": "camvid"})
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait() == 0
+
+        assert [(span.process, span.name) for span in collector.spans] == [("fasterseg-control-plane", "POST /jobs")]
 
 
 def test_a_process_with_a_store_that_it_cannot_use_names_the_setting_and_ends(tmp_path: Path):

@@ -41,6 +41,7 @@ def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
         name="nightly",
         project="perception",
         user=user,
+        traceparent=None,
         waited_seconds=0,
     )
     with ray_stand_in({}) as ray:

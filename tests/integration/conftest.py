@@ -1,5 +1,6 @@
 """One embedded service for all integration tests, on free ports, with its state in a temporary folder."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from services.embedded.processes import load
 from services.embedded.ray_head import free_port
 from services.embedded.settings import Settings
+from tests.collector import Collector, collecting
 
 START_SECONDS = 240
 
@@ -28,8 +30,8 @@ class Embedded:
         assert run is not None
         return run.settings
 
-    def up(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return self._run("up", *self.arguments, *options)
+    def up(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self._run("up", *self.arguments, *options, **variables)
 
     def down(self) -> subprocess.CompletedProcess[str]:
         return self._run("down", f"--state={self.state}")
@@ -37,9 +39,10 @@ class Embedded:
     def status(self) -> subprocess.CompletedProcess[str]:
         return self._run("status", f"--state={self.state}")
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "services.embedded", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS)
+        environment = {**os.environ, **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS)
 
 
 def an_embedded_service(state: Path) -> Embedded:
@@ -49,10 +52,17 @@ def an_embedded_service(state: Path) -> Embedded:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+def collector() -> Iterator[Collector]:
+    """What is told of all that the service does."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Embedded]:
     """A service that is up."""
     embedded = an_embedded_service(tmp_path_factory.mktemp("state"))
-    result = embedded.up()
+    result = embedded.up(OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
     assert result.returncode == 0, result.stdout + result.stderr
     yield embedded
     embedded.down()

@@ -17,6 +17,7 @@ from fasterseg_core.checkpoint import CheckpointKind, unpack
 from fasterseg_core.network import load_network
 from services.client.client import FasterSegClient
 from services.client.schemas import FailureClass, Job, JobState, JsonObject
+from tests.collector import Collector, ToldSpan
 from tests.integration.conftest import Embedded
 from tests.workers.test_event_file import reader, scalars
 
@@ -225,11 +226,43 @@ def test_teacher_and_distilled_student_are_trained_evaluated_and_exported(
     assert json.loads(artifact(client, search, "history.json"))[-1]["miou"] is not None
 
 
+def test_a_job_is_one_trace_of_all_processes(client: FasterSegClient, collector: Collector, profile: Job) -> None:
+    submission = collector.wait_for(lambda span: span.attributes.get("fasterseg.job") == profile.id)
+    assert (submission.process, submission.name) == ("fasterseg-control-plane", "POST /jobs")
+
+    def child(name: str, parent: ToldSpan) -> ToldSpan:
+        return collector.wait_for(lambda span: span.name == name and span.parent_id == parent.span_id)
+
+    dispatch = child("dispatch", submission)
+    attempt = child("attempt", dispatch)
+    stages = [child(name, attempt) for name in ("wait for a machine", "set up", "measure operators", "finish")]
+    redemption = child("POST /attempts/{submission_id}/redeem", attempt)
+    success = child("POST /attempts/{submission_id}/succeed", attempt)
+
+    spans = [submission, dispatch, attempt, *stages, redemption, success]
+    assert {span.trace_id for span in spans} == {submission.trace_id}
+    assert {span.process for span in (attempt, *stages)} == {"fasterseg-worker"}
+    assert [stage.begun for stage in stages] == sorted(stage.begun for stage in stages)
+    assert attempt.begun <= stages[0].begun
+    assert stages[-1].ended <= attempt.ended
+    assert f"trace_id={submission.trace_id}" in client.logs(profile.id)
+
+
+def test_an_estimate_is_one_trace_of_control_plane_and_profiler(
+    client: FasterSegClient, collector: Collector, profile: Job, search: Job
+) -> None:
+    client.estimate(str(profile.latency_table), [search.architectures["student"]])
+
+    asked = collector.wait_for(lambda span: span.process == "fasterseg-profiler" and "estimates" in span.name)
+
+    assert collector.wait_for(lambda span: span.span_id == asked.parent_id).process == "fasterseg-control-plane"
+
+
 def test_each_attempt_is_a_ray_job_with_its_log(service: Embedded, client: FasterSegClient, search: Job) -> None:
     assert search.ray_submission_id is not None
     assert search.id in search.ray_submission_id
 
-    assert f"job={search.id} attempt=1 kind=search" in client.logs(search.id)
+    assert f"job={search.id} attempt=1" in client.logs(search.id)
 
 
 def test_ray_tells_whose_job_it_is(service: Embedded, client: FasterSegClient, profile: Job) -> None:

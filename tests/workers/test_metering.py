@@ -6,6 +6,7 @@ import torch
 
 from services.client.schemas import AttemptSuccess, FailureClass, JsonObject, PhaseUsage, Progress, Reason, Usage
 from services.workers.metering import Meter, MeteredAttempt, device_name
+from services.workers.stages import Stages
 from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving
 from tests.clock import FakeClock
 from tests.workers.fakes import a_progress
@@ -30,7 +31,15 @@ def plane() -> Iterator[FakeControlPlane]:
 @pytest.fixture
 def attempt(plane: FakeControlPlane, meter: Meter) -> Iterator[MeteredAttempt]:
     with MeteredAttempt(
-        plane.url, SUBMISSION_ID, token=TOKEN, heartbeat_seconds=60, device="a CPU", devices=1, meter=meter
+        plane.url,
+        SUBMISSION_ID,
+        token=TOKEN,
+        heartbeat_seconds=60,
+        device="a CPU",
+        devices=1,
+        traceparent=None,
+        meter=meter,
+        stages=Stages(None, None, {}),
     ) as attempt:
         yield attempt
 

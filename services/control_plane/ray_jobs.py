@@ -6,6 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import httpx
+
 from services.storage.attempts import Dispatch
 from services.storage.errors import Unavailable
 from services.telemetry.logs import attempt_fields
@@ -123,8 +125,14 @@ class RayCluster:
             if self._client is None:
                 self._client = self._connect()
             return question(self._client)
-        except (OSError, RuntimeError, AuthenticationError) as error:  # what Ray's client raises
+        except AuthenticationError as error:
             self._client = None  # connect anew: the token may have changed
+            raise Unavailable(
+                f"Ray at {self._address} refused: {_first_line(error)}; "
+                "the file that FASTERSEG_RAY_TOKEN_PATH names must hold the token that Ray was started with"
+            ) from error
+        except (OSError, RuntimeError, httpx.HTTPError) as error:  # what Ray's client raises, and ours
+            self._client = None
             raise Unavailable(f"Ray does not answer at {self._address}: {_first_line(error)}") from error
 
     def _connect(self) -> "JobSubmissionClient":
@@ -149,7 +157,17 @@ class RayCluster:
         headers = {}
         if self._token_path is not None:
             headers["Authorization"] = f"Bearer {self._token_path.read_text().strip()}"
-        return BoundedClient(self._address, headers=headers)
+        client = BoundedClient(self._address, headers=headers)
+        self._refuse_open_head()
+        return client
+
+    def _refuse_open_head(self) -> None:
+        """Whoever reaches an open Ray runs code on its nodes, as whom our jobs run: nothing is handed to it."""
+        if httpx.get(f"{self._address}/api/version", timeout=TIMEOUT_SECONDS).is_success:
+            raise Unavailable(
+                f"Ray at {self._address} lets in everyone, so nothing is started there: start it with "
+                "RAY_AUTH_MODE=token and a token, and put that into the file that FASTERSEG_RAY_TOKEN_PATH names"
+            )
 
 
 def _metadata(dispatch: Dispatch) -> dict[str, str]:

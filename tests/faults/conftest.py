@@ -47,10 +47,11 @@ def make_service(tmp_path: Path, ray: RayStandIn) -> Iterator[MakeService]:
         def make(periods: Periods = QUICK) -> Service:
             (tmp_path / "api.token").write_text(TOKEN)
             url = f"sqlite:///{tmp_path / 'fasterseg.db'}"
-            settings = {"DATABASE_URL": url, "RAY_ADDRESS": ray.url} | HASTE
+            (tmp_path / "ray.token").write_text(str(ray.token))
+            settings = {"DATABASE_URL": url, "RAY_ADDRESS": ray.url, "RAY_TOKEN_PATH": str(tmp_path / "ray.token")}
             service = Service(
                 folder=tmp_path,
-                environment=environment(tmp_path, **settings),
+                environment=environment(tmp_path, **settings, **HASTE),
                 ray=ray,
                 store=FolderStore(tmp_path / "blobs"),
                 periods=periods,

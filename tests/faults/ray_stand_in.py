@@ -23,6 +23,7 @@ class RayStandIn:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.url = ""
+        self.token: str | None = "what Ray was started with"  # none: it lets in everyone
         self.processes: dict[str, BaseProcess] = {}
         self.metadata: dict[str, object] = {}
         self.is_away = False  # closes every connection without an answer
@@ -59,10 +60,12 @@ class RayStandIn:
             process.join()
             process.close()
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, object] | None:
+    def answer(self, method: str, path: str, shown: str | None, body: bytes) -> tuple[int, object] | None:
         """What Ray's dashboard answers; None closes the connection."""
         if self.is_away:
             return None
+        if self.token is not None and shown != f"Bearer {self.token}":
+            return (401, "Unauthorized") if shown is None else (403, "Forbidden")
         with self._lock:
             match method, path.strip("/").split("/"):
                 case "GET", ["api", "version"]:
@@ -124,7 +127,7 @@ def ray_stand_in(environment: Mapping[str, str]) -> Iterator[RayStandIn]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            answer = ray.answer(self.command, self.path, body)
+            answer = ray.answer(self.command, self.path, self.headers["Authorization"], body)
             if answer is None:
                 self.close_connection = True
                 return

@@ -223,7 +223,7 @@ class Dispatcher:
         """One refusal must not keep the others waiting; the next tick tries again."""
         try:
             action(submission_id)
-        except DomainError as error:
+        except (DomainError, OSError) as error:  # or a disk is full
             _log.warning("not tidied", extra={**attempt_fields(submission_id), "error": str(error)})
 
 

@@ -1,5 +1,6 @@
 """Every refusal as RFC 9457 problem+json. What was sent is never echoed."""
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -19,6 +20,8 @@ from services.telemetry.logs import request_id
 from services.telemetry.requests import id_header
 
 RETRY_AFTER_SECONDS = 5
+LATER = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)  # the same request may succeed then
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEDIA_TYPE = "application/problem+json"
 RESPONSES: dict[int | str, dict[str, object]] = {
     "4XX": {"description": "Refused", "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}},
@@ -37,6 +40,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _cut_off)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
+    app.add_exception_handler(OSError, _disk_error)
     app.add_exception_handler(Exception, _unexpected_error)
 
 
@@ -56,7 +60,7 @@ def problem(
         errors=list(errors),
         request_id=request_id(),
     )
-    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in LATER else {}
     return JSONResponse(
         body.model_dump(mode="json"), status_code=status, headers={**(headers or {}), **retry}, media_type=MEDIA_TYPE
     )
@@ -136,6 +140,15 @@ async def _database_error(_: Request, error: Exception) -> JSONResponse:
     """The database is away, locked, or has no connection left: nothing was written, so the request can be repeated."""
     _log.error("the database failed", exc_info=error)
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer", title=Unavailable.title)
+
+
+async def _disk_error(_: Request, error: Exception) -> JSONResponse:
+    """A disk has no room for a body that arrives, for a blob or for a copy of one: nothing of it was kept."""
+    assert isinstance(error, OSError)
+    if error.errno not in FULL:
+        raise error
+    _log.error("a disk is full", extra={"error": str(error)})
+    return problem(HTTPStatus.INSUFFICIENT_STORAGE, "the service has no room for this now")
 
 
 async def _unexpected_error(_: Request, __: Exception) -> JSONResponse:

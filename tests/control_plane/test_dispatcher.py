@@ -1,8 +1,12 @@
 """The dispatcher's cases, each with a fake Ray: what it starts, what it waits for, what it ends."""
 
+import errno
 import logging
 import threading
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import IO
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,6 +19,7 @@ from services.control_plane.ray_jobs import RayJob, RayState
 from services.storage.attempts import LEASE_SECONDS, LiveAttempt, latest_attempt
 from services.storage.database import Database, database_now
 from services.storage.events import list_events
+from services.storage.folder_store import FolderStore
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.projects import limit_project
 from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
@@ -487,6 +492,34 @@ def test_logs_are_copied_when_rays_job_is_over(dispatcher: Dispatcher, parts: Pa
         assert attempt.logs is not None
         with parts.store.open(attempt.logs) as body:
             assert body.read() == b"done\n"
+
+
+class FillingStore(FolderStore):
+    """A folder whose disk may be full."""
+
+    is_full = True
+
+    def put(self, sha256: str, body: IO[bytes]) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().put(sha256, body)
+
+
+def test_logs_wait_for_room_on_the_disk_and_nothing_else_does(parts: Parts, ray: FakeRay, tmp_path: Path):
+    store = FillingStore(tmp_path / "full")
+    dispatcher = a_dispatcher(replace(parts, store=store))
+    job = a_job(parts.database)
+    dispatcher.tick()
+    ray.say(redeem(parts.database, ray).submission_id, RayState.SUCCEEDED)
+
+    dispatcher.tick()
+    store.is_full = False
+    dispatcher.tick()
+
+    with parts.database.reading() as session:
+        attempt = latest_attempt(session, job)
+        assert attempt is not None
+        assert attempt.logs is not None
 
 
 def _stops_after(ticks: int) -> threading.Event:

@@ -1,6 +1,7 @@
 """Every refusal is problem+json, bounded, and never repeats what was sent."""
 
 import asyncio
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -93,6 +94,23 @@ def test_an_error_of_ours_is_a_problem_too(parts: Parts):
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["request_id"] == response.headers["X-Request-Id"]
+    assert CANARY not in response.text
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500)])
+def test_a_disk_without_room_is_worth_asking_again(parts: Parts, number: int, status: int):
+    app = create_app(parts)
+
+    @app.get("/full")
+    def full() -> None:
+        raise OSError(number, CANARY)
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        response = client.get("/full")
+
+    assert response.status_code == status
+    assert response.headers.get("retry-after") == ("5" if status == 507 else None)
+    assert response.headers["content-type"] == "application/problem+json"
     assert CANARY not in response.text
 
 

@@ -121,11 +121,14 @@ def verified_copy(body: Readable, sha256: str) -> IO[bytes]:
     The copy is what is verified: the store's bytes could change between the check and the use.
     """
     target = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    found, _ = _copy(body, target)
-    if found != sha256:
+    try:
+        found, _ = _copy(body, target)
+        if found != sha256:
+            raise CorruptBlob(f"the store has other bytes under {sha256}: their digest is {found}")
+        target.seek(0)
+    except BaseException:
         target.close()
-        raise CorruptBlob(f"the store has other bytes under {sha256}: their digest is {found}")
-    target.seek(0)
+        raise
     return target
 
 

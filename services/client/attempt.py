@@ -41,7 +41,7 @@ from .transport import FileBody, build_post, connect, parsed, parsed_document, r
 OUTAGE_SECONDS = 30 * 60.0  # longer without the control plane, and the attempt ends itself
 PROGRESS_SECONDS = 1.0  # between heartbeats that carry new progress
 TIMEOUT_SECONDS = 30.0
-BYTES_PER_SECOND = 10e6  # of a store that is slow: a large blob is waited for longer
+BYTES_PER_SECOND = 5e5  # of a store that is slow: a large blob is waited for longer, while the service hands it on
 EVENTS_PER_BATCH = 1000  # the contract's limit
 
 _Answer = TypeVar("_Answer")

@@ -28,9 +28,11 @@ _ARGUMENTS = {  # of S3Store, by S3's words for what is wrong with them
     "InvalidLocationConstraint": "region",
     "NoSuchBucket": "bucket",
 }
-# minio waits five minutes and tries six times on its own.
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+# minio waits five minutes and tries six times on its own. A part must be sent within the first of the two timeouts: at
+# .6 MB/s or more.
+_TIMEOUT = urllib3.Timeout(connect=30, read=30)
 _RETRIES = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+_CHECK_SECONDS = 3.0
 
 
 class S3Store:
@@ -40,14 +42,19 @@ class S3Store:
         self, *, endpoint: str, bucket: str, access_key: str, secret_key: str, secure: bool, region: str
     ) -> None:
         self._endpoint, self._bucket = endpoint, bucket
-        self._client = Minio(
-            endpoint=endpoint,
-            access_key=access_key,
-            secret_key=secret_key,
-            secure=secure,
-            region=region,
-            http_client=urllib3.PoolManager(timeout=_TIMEOUT, retries=_RETRIES, maxsize=10),
-        )
+
+        def client(timeout: urllib3.Timeout, retries: urllib3.Retry) -> Minio:
+            return Minio(
+                endpoint=endpoint,
+                access_key=access_key,
+                secret_key=secret_key,
+                secure=secure,
+                region=region,
+                http_client=urllib3.PoolManager(timeout=timeout, retries=retries, maxsize=10),
+            )
+
+        self._client = client(_TIMEOUT, _RETRIES)
+        self._checking = client(urllib3.Timeout(_CHECK_SECONDS), urllib3.Retry(0))
 
     def put(self, sha256: str, body: IO[bytes]) -> int:
         """See BlobStore. Verified on the local disk first: the store is only sent what is right.
@@ -134,7 +141,7 @@ class S3Store:
     def check(self) -> None:
         """See BlobStore."""
         with _answering():
-            if not self._client.bucket_exists(bucket_name=self._bucket):
+            if not self._checking.bucket_exists(bucket_name=self._bucket):
                 raise Unavailable(f"the store has no bucket {self._bucket!r}")
 
     def _make_bucket(self) -> None:

@@ -278,6 +278,24 @@ def test_a_corrupted_checkpoint_is_refused(plane: FakeControlPlane, attempt: Att
         pass
 
 
+def test_a_checkpoint_is_waited_for_as_long_as_a_slow_store_takes() -> None:
+    waited: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        waited.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, content=b"state")
+
+    large = the_checkpoint(b"state").model_copy(update={"size": 2_000_000_000})
+    attempt = AttemptClient(
+        "http://plane", SUBMISSION_ID, token=TOKEN, heartbeat_seconds=60, transport=httpx.MockTransport(answer)
+    )
+
+    with attempt, attempt.checkpoint_file(large):
+        pass
+
+    assert min(waited) > 2_000  # a megabyte a second
+
+
 def test_a_checkpoint_that_the_store_has_lost_is_not_waited_for(
     plane: FakeControlPlane, attempt: AttemptClient
 ) -> None:

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from services.storage.blob_store import BlobStore
 from services.storage.folder_store import FolderStore
 from tests.faults.control_plane import QUICK, Periods
 from tests.faults.counting_worker import FOLDER
@@ -41,21 +42,26 @@ def ray(tmp_path: Path) -> Iterator[RayStandIn]:
 
 @pytest.fixture
 def make_service(tmp_path: Path, ray: RayStandIn) -> Iterator[MakeService]:
-    """Makes the service of a test, on SQLite and a folder."""
+    """Makes the service of a test, on SQLite and a folder unless it says otherwise."""
     with ExitStack() as opened:
 
-        def make(periods: Periods = QUICK) -> Service:
+        def make(periods: Periods = QUICK, store: BlobStore | None = None, **variables: str) -> Service:
             (tmp_path / "api.token").write_text(TOKEN)
-            url = f"sqlite:///{tmp_path / 'fasterseg.db'}"
             (tmp_path / "ray.token").write_text(str(ray.token))
-            settings = {"DATABASE_URL": url, "RAY_ADDRESS": ray.url, "RAY_TOKEN_PATH": str(tmp_path / "ray.token")}
+            settings = {
+                "DATABASE_URL": f"sqlite:///{tmp_path / 'fasterseg.db'}",
+                "RAY_ADDRESS": ray.url,
+                "RAY_TOKEN_PATH": str(tmp_path / "ray.token"),
+                **HASTE,
+                **variables,
+            }
             service = Service(
                 folder=tmp_path,
-                environment=environment(tmp_path, **settings, **HASTE),
+                environment=environment(tmp_path, **settings),
                 ray=ray,
-                store=FolderStore(tmp_path / "blobs"),
+                store=store or FolderStore(tmp_path / "blobs"),
                 periods=periods,
-                database_url=url,
+                database_url=settings["DATABASE_URL"],
             )
             opened.callback(service.close)
             return service

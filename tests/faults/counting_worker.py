@@ -68,18 +68,18 @@ def undisturbed(plan: Plan) -> str:
 
 def work(environment: Mapping[str, str]) -> None:
     """An attempt, as the driver and its task run one."""
-    folder = Path(environment[FOLDER])
-    plan = _PLAN.validate_json((folder / "plan.json").read_bytes())
     url, submission_id = environment["FASTERSEG_CONTROL_PLANE_URL"], environment["FASTERSEG_SUBMISSION_ID"]
     try:
         assignment, attempt = redeem(url, submission_id, environment["FASTERSEG_TICKET"])
         with attempt:
-            _run(assignment, plan, folder, attempt)
+            count(assignment, Path(environment[FOLDER]), attempt)
     except LeaseLost as error:
         print(f"stopped: {error}", flush=True)
 
 
-def _run(assignment: Assignment, plan: Plan, folder: Path, attempt: AttemptClient) -> None:
+def count(assignment: Assignment, folder: Path, attempt: AttemptClient) -> None:
+    """The work of an attempt, from its last checkpoint to its end."""
+    plan = _PLAN.validate_json((folder / "plan.json").read_bytes())
     counter = Counter(plan, folder / f"{assignment.job}.steps", assignment.epoch)
     last = resume(counter.load_state_dict, KIND, assignment.checkpoints, attempt)
     try:

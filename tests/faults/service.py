@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import httpx
 from sqlalchemy import select
@@ -26,13 +26,20 @@ from tests.faults import counting_worker
 from tests.faults.control_plane import Periods, serve
 from tests.faults.counting_worker import Plan
 from tests.faults.processes import started
-from tests.faults.ray_stand_in import RayStandIn
 from tests.serving import TOKEN
 
 LONGEST_SECONDS = 120.0  # that a test waits for anything, unless it says otherwise
 
 Answer = TypeVar("Answer")
 Value = TypeVar("Value")
+
+
+class Ray(Protocol):
+    """What the checks ask of Ray, of the real one and of its stand-in."""
+
+    def running(self) -> set[str]:
+        """The submission ids of the jobs that are not over."""
+        ...
 
 
 @dataclass
@@ -103,7 +110,7 @@ class Service:
 
     folder: Path
     environment: dict[str, str]  # of its control planes
-    ray: RayStandIn
+    ray: Ray
     store: BlobStore
     periods: Periods
     database_url: str

@@ -1,9 +1,14 @@
 """A Ray head that lets in everyone, one that asks for another token, and one whose token is changed."""
 
+import secrets
+from pathlib import Path
+
 import httpx
 import pytest
 
+from tests.faults.counting_worker import Plan
 from tests.faults.invariants import check
+from tests.faults.ray_head import MACHINE, a_ray_head, service_on_ray
 from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 
@@ -46,3 +51,27 @@ def test_a_wrong_token_is_named_and_a_rotated_one_needs_no_restart(service: Serv
     record_property("seconds to a rotated token", wait_for(lambda: said_of_ray(service) == "ok", "it is let in"))
     service.succeeded(job)
     check(service)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@ROW_20
+def test_a_real_head_is_given_a_job_once_it_asks_for_a_token_of_any_day(tmp_path: Path, record_property):
+    with a_ray_head(tmp_path) as head, service_on_ray(tmp_path, head) as service:
+        head.start(RAY_AUTH_MODE="disabled")
+        plane = service.start()
+        service.plan(Plan(epochs=1))
+        job = service.submit()
+        wait_for(lambda: "lets in everyone" in plane.log.read_text(), "the head is refused")
+        assert head.running() == set()
+        head.kill(MACHINE)
+
+        head.token_file.write_text(secrets.token_hex(32))
+        head.start()
+        record_property(
+            "seconds from a real head's return to an attempt",
+            wait_for(lambda: service.job(job).epoch == 1, "it starts"),
+        )
+
+        service.succeeded(job, 300)
+        check(service)

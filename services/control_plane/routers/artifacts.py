@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from services.client.schemas import Sha256
 from services.control_plane.entity_tags import IMMUTABLE
-from services.control_plane.parts import AllParts, Parts, Reader, Token
+from services.control_plane.parts import AllParts, Parts, Reader, StoreRead, StoreWrite, Token
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
@@ -27,7 +27,7 @@ BODY = {"requestBody": {"required": True, "content": {"application/octet-stream"
 
 
 @router.put("/blobs/{sha256}", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=BODY)
-async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Token) -> None:
+async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Token, _: StoreWrite) -> None:
     """Stores a body under its digest; storing it again changes nothing."""
     await run_in_threadpool(_check_token, parts, token)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as body:
@@ -42,7 +42,7 @@ async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Tok
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}, 307: LINK},
 )
-def get_artifact(sha256: Sha256, reader: Reader, parts: AllParts) -> Response:
+def get_artifact(sha256: Sha256, _: StoreRead, reader: Reader, parts: AllParts) -> Response:
     """The bytes of a blob, verified before the first is sent, or a link to them."""
     blob = find_blob(reader.session, sha256)
     links = parts.worker_links if reader.admission.is_worker else parts.user_links

@@ -11,7 +11,15 @@ from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, Job
 from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
 from services.control_plane.event_stream import event_stream
 from services.control_plane.logs import read_logs
-from services.control_plane.parts import MAKES_RUNNABLE, AllParts, ReadSession, Submitter, Token, WriteSession
+from services.control_plane.parts import (
+    MAKES_RUNNABLE,
+    AllParts,
+    ReadSession,
+    StoreRead,
+    Submitter,
+    Token,
+    WriteSession,
+)
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
@@ -104,6 +112,6 @@ async def stream(
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def logs(job_id: Existing, parts: AllParts) -> str:
+def logs(_: StoreRead, job_id: Existing, parts: AllParts) -> str:
     """What the latest attempt printed so far."""
     return read_logs(parts.database, parts.store, parts.ray, job_id)

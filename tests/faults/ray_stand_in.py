@@ -26,6 +26,7 @@ class RayStandIn:
         self.token: str | None = "what Ray was started with"  # none: it lets in everyone
         self.processes: dict[str, BaseProcess] = {}
         self.metadata: dict[str, object] = {}
+        self.work: Callable[[Mapping[str, str]], None] = work  # of a job, given its environment
         self.is_away = False  # closes every connection without an answer
         self.holds_back = False  # jobs are PENDING until `release`
         self.stops_nothing = False  # as where the node cannot be reached
@@ -95,7 +96,7 @@ class RayStandIn:
         return 200, {"job_id": name, "submission_id": name}
 
     def _start(self, name: str, variables: dict[str, str]) -> None:
-        self.processes[name] = started(work, self._environment | variables)
+        self.processes[name] = started(self.work, self._environment | variables)
 
     def _stop(self, name: str) -> bool:
         """Ends a job that runs, for which Ray takes three seconds; one that is pending goes on, as it does in Ray."""

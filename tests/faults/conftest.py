@@ -78,21 +78,19 @@ def service(make_service: MakeService) -> Service:
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report = yield
-    marked = item.get_closest_marker("row")
-    if marked is not None and report.when == "call":
-        report.row = marked.args
-    return report
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notes the row of every test that has one, in whichever folder it stands."""
+    for item in items:
+        if (marked := item.get_closest_marker("row")) is not None:
+            item.user_properties.append(("row", marked.args))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows: dict[tuple[int, str], list[pytest.TestReport]] = {}
     for outcome in ("passed", "failed", "xfailed"):
         for report in terminalreporter.getreports(outcome):
-            if hasattr(report, "row"):
-                rows.setdefault(report.row, []).append(report)
+            for row in (value for name, value in report.user_properties if name == "row"):
+                rows.setdefault(row, []).append(report)
     if not rows:
         return
     table = [_summary(number, promised, reports) for (number, promised), reports in sorted(rows.items())]
@@ -108,7 +106,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _summary(number: int, promised: str, reports: list[pytest.TestReport]) -> dict[str, object]:
     """One row: the worst of each measure over all its tests."""
     measures: dict[str, float] = {}
-    for name, value in (item for report in reports for item in report.user_properties if item[0] != "runs"):
+    noted = [item for report in reports for item in report.user_properties]
+    for name, value in (item for item in noted if item[0] not in ("row", "runs")):
         measures[name] = max(measures.get(name, float("-inf")), float(str(value)))
     measured = ", ".join(f"{name} {value:.4g}" for name, value in sorted(measures.items()))
     runs = sum(int(str(dict(report.user_properties).get("runs", 1))) for report in reports)

@@ -56,6 +56,7 @@ def _serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=10,
+        http="h11",  # the only parser with a limit for heads; uvicorn prefers httptools where that is installed
         h11_max_incomplete_event_size=64 * 1024,
         access_log=False,
         log_config=None,

@@ -37,7 +37,7 @@ class Settings(TelemetrySettings):
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None  # how workers reach this process; its own address where it is left out
-    max_document_bytes: int = 32 * MEBIBYTE
+    max_document_bytes: int = 8 * MEBIBYTE  # a hundred times a table; as numbers it takes 50 times as much memory
     max_blob_bytes: int = 4096 * MEBIBYTE
     requests_per_second: float = Field(default=500.0, gt=0)  # of a token, and of an address's other requests
     request_burst: int = Field(default=2000, ge=1)  # at once, after a pause

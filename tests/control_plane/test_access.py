@@ -5,11 +5,13 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import aliased
 
 from services.client.schemas import JobKind, Scope
+from services.control_plane.app import PREFIX, create_app
 from services.control_plane.parts import Parts
 from services.storage.artifacts import keep_blob
 from services.storage.attempts import secret_digest
@@ -23,29 +25,90 @@ from tests.control_plane.builders import WHAT_SCOPES_MAY, ask_for_what_scopes_ma
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.storage.builders import (
     a_body,
+    a_checkpoint,
     a_job,
+    a_latency_table,
     a_latency_table_document,
     a_started_worker,
     a_success,
+    a_trained_job,
     an_architecture_document,
     an_artifact,
 )
 
 OPEN = {"GET /api/v1/health", "POST /api/v1/attempts/{submission_id}/redeem"}  # the latter asks for a ticket
+DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/static-offline-docs"}  # open, too
+WORKER = "the attempt's own token"
+NEEDED: dict[str, Scope | str] = {  # what every other route asks for
+    "GET /metrics": Scope.READ,
+    "GET /api/v1/jobs": Scope.READ,
+    "POST /api/v1/jobs": Scope.SUBMIT,
+    "GET /api/v1/jobs/{job_id}": Scope.READ,
+    "POST /api/v1/jobs/{job_id}/cancel": Scope.SUBMIT,
+    "POST /api/v1/jobs/{job_id}/pause": Scope.SUBMIT,
+    "POST /api/v1/jobs/{job_id}/resume": Scope.SUBMIT,
+    "GET /api/v1/jobs/{job_id}/events": Scope.READ,
+    "GET /api/v1/jobs/{job_id}/events/stream": Scope.READ,
+    "GET /api/v1/jobs/{job_id}/logs": Scope.READ,
+    "POST /api/v1/plans": Scope.READ,
+    "GET /api/v1/architectures": Scope.READ,
+    "POST /api/v1/architectures": Scope.SUBMIT,
+    "GET /api/v1/architectures/{architecture}": Scope.READ,
+    "GET /api/v1/architectures/{architecture}.svg": Scope.READ,
+    "GET /api/v1/latency-tables": Scope.READ,
+    "POST /api/v1/latency-tables": Scope.SUBMIT,
+    "GET /api/v1/latency-tables/{table}": Scope.READ,
+    "GET /api/v1/latency-tables/{table}/calibration": Scope.READ,
+    "POST /api/v1/latency-tables/{table}/estimates": Scope.READ,
+    "GET /api/v1/artifacts/{sha256}": Scope.READ,
+    "PUT /api/v1/blobs/{sha256}": WORKER,
+    "POST /api/v1/attempts/{submission_id}/heartbeat": WORKER,
+    "POST /api/v1/attempts/{submission_id}/events": WORKER,
+    "POST /api/v1/attempts/{submission_id}/checkpoint": WORKER,
+    "POST /api/v1/attempts/{submission_id}/succeed": WORKER,
+    "POST /api/v1/attempts/{submission_id}/fail": WORKER,
+    "POST /api/v1/attempts/{submission_id}/stopped": WORKER,
+    "POST /api/v1/tokens": Scope.ADMIN,
+    "GET /api/v1/tokens": Scope.ADMIN,
+    "DELETE /api/v1/tokens/{token_id}": Scope.ADMIN,
+    "GET /api/v1/projects/{name}": Scope.READ,
+    "PUT /api/v1/projects/{name}": Scope.OPERATOR,
+}
+BODIES: dict[str, object] = {
+    "POST /api/v1/jobs": {"kind": "profile", "preset": "quick"},
+    "POST /api/v1/plans": {"kind": "profile", "preset": "quick"},
+    "POST /api/v1/architectures": {"document": an_architecture_document()},
+    "POST /api/v1/latency-tables": {"document": a_latency_table_document()},
+    "POST /api/v1/latency-tables/{table}/estimates": {"architectures": [an_architecture_document()]},
+    "POST /api/v1/attempts/{submission_id}/heartbeat": {},
+    "POST /api/v1/attempts/{submission_id}/events": {"items": []},
+    "POST /api/v1/attempts/{submission_id}/checkpoint": a_checkpoint(b"state").model_dump(mode="json"),
+    "POST /api/v1/attempts/{submission_id}/succeed": a_success(JobKind.RETRAIN).model_dump(mode="json"),
+    "POST /api/v1/attempts/{submission_id}/fail": {"reason": {"failure": "user_error", "message": "no"}},
+    "POST /api/v1/tokens": {"name": "another", "scope": "read"},
+    "PUT /api/v1/projects/{name}": {"max_hours": 0},
+}
+MADE = {  # where there is nothing yet
+    "POST /api/v1/jobs": 202,
+    "POST /api/v1/architectures": 201,
+    "POST /api/v1/latency-tables": 201,
+    "POST /api/v1/tokens": 201,
+}
+ROW = pytest.mark.row(18, "every route with no, a wrong, revoked, expired, foreign, low or old token: as declared")
 NOBODY = "fasterseg-nobody"
 Ask = Callable[..., int]
 
 
-def a_path(template: str) -> str:
-    """A path with ids that look right."""
-    for name, value in {"sha256": "a" * 64, "table": "a" * 64, "architecture": "a" * 64}.items():
-        template = template.replace(f"{{{name}}}", value)
-    return (
-        template.replace("{job_id}", "0123456789ab")
-        .replace("{token_id}", "0123456789ab")
-        .replace("{name}", "default")
-        .replace("{submission_id}", "test-0123456789ab-1")
-    )
+def routes(app: FastAPI) -> set[str]:
+    """Every route that the application has, also those that its documentation leaves out."""
+    found = set()
+    for route in app.routes:
+        included = getattr(route, "original_router", None)
+        for inner in included.routes if included is not None else [route]:
+            path = inner.path if included is None else PREFIX + inner.path
+            if path not in DOCUMENTATION:
+                found |= {f"{method} {path}" for method in inner.methods}
+    return found
 
 
 @pytest.fixture
@@ -70,21 +133,94 @@ def token(api: TestClient) -> Callable[..., str]:
     return make
 
 
-def test_no_route_but_those_named_answers_without_a_token(anonymous: TestClient, parts: Parts) -> None:
-    paths = {
-        (method, path)
-        for path, item in anonymous.get("http://test/openapi.json").json()["paths"].items()
-        for method in item
-    }
-    assert len(paths) > 20
+@ROW
+def test_every_route_says_what_it_asks_for(parts: Parts) -> None:
+    assert routes(create_app(parts)) == NEEDED.keys() | OPEN
 
-    for method, path in paths:
-        answer = anonymous.request(method, f"http://test{a_path(path)}")
-        if f"{method.upper()} {path}" in OPEN:
-            assert answer.status_code != 401
-        else:
-            assert (answer.status_code, answer.headers.get("WWW-Authenticate")) == (401, "Bearer"), (method, path)
-    assert anonymous.get("http://test/metrics").status_code == 401
+
+@ROW
+@pytest.mark.parametrize(
+    "shown",
+    ["nothing", "a wrong one", "a revoked one", "an expired one", "of another project", "too low", "of an old attempt"],
+)
+def test_a_token_that_does_not_suffice_is_refused_everywhere_and_changes_nothing(
+    api: TestClient, token: Callable[..., str], parts: Parts, shown: str, record_property
+) -> None:
+    job = a_trained_job(parts.database, parts.store)
+    a_job(parts.database)
+    worker = a_started_worker(parts.database)
+    ids = {
+        "job_id": job,
+        "submission_id": worker.submission_id,
+        "name": FIRST_PROJECT,
+        "token_id": api.post("tokens", json={"name": "unused", "scope": "read"}).json()["record"]["id"],
+        "sha256": an_artifact().sha256,
+        "table": api.post("latency-tables", json={"document": a_latency_table(milliseconds=2.0).to_document()}).json()[
+            "id"
+        ],
+        "architecture": api.post("architectures", json={"document": an_architecture_document(ratio=8)}).json()["id"],
+    }
+    match shown:
+        case "a revoked one":
+            made = api.post("tokens", json={"name": "leaked", "scope": "admin"}).json()
+            api.delete(f"tokens/{made['record']['id']}")
+            secret = made["secret"]
+        case "an expired one":
+            secret = token(Scope.ADMIN, days=1)
+            expire(parts.database, secret)
+        case "of another project":
+            secret = token(Scope.ADMIN, project="elsewhere")
+        case "of an old attempt":
+            secret = worker.token
+            with parts.database.writing.begin() as session:
+                acknowledge_stop(session, worker.submission_id, worker.token)
+        case _:
+            secret = NOBODY
+    below = {Scope.SUBMIT: token(Scope.READ), Scope.ADMIN: token(Scope.SUBMIT), Scope.OPERATOR: token(Scope.ADMIN)}
+    routes = [route for route in NEEDED if shown != "too low" or NEEDED[route] in below]
+    before = seen(api)
+
+    for route in routes:
+        method, path = route.format(**ids).split()
+        shows = below[NEEDED[route]] if shown == "too low" else secret
+        headers = {"Authorization": "" if shown == "nothing" else f"Bearer {shows}"}
+        answer = api.request(method, f"http://test{path}", json=BODIES.get(route), headers=headers)
+        assert answer.status_code == declared(shown, route), (route, answer.text)
+        assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
+        if answer.is_success and route != "GET /metrics":
+            assert [value for name, value in ids.items() if name != "name" and value in answer.text] == [], (
+                route,
+                answer.text,
+            )
+
+    assert seen(api) == before
+    record_property("runs", len(routes))
+
+
+def seen(api: TestClient) -> list[object]:
+    """What there is in the project, but for when its tokens were used."""
+    tokens = [(item["id"], item["revoked_at"]) for item in api.get("tokens").json()["items"]]
+    return [tokens, *(api.get(path).json() for path in ("jobs", "latency-tables", "architectures", "projects/default"))]
+
+
+def expire(database: Database, secret: str) -> None:
+    """Lets a token have expired a second ago."""
+    with database.writing.begin() as session:
+        ended = database_now(session) - timedelta(seconds=1)
+        session.execute(update(TokenRow).where(TokenRow.secret_hash == secret_digest(secret)).values(expires_at=ended))
+
+
+def declared(shown: str, route: str) -> int:
+    """The status of a route for a token that does not suffice; one of another project may something there."""
+    if shown == "too low":
+        return 403
+    if shown == "of an old attempt":
+        return 409
+    if shown != "of another project" or NEEDED[route] is WORKER:
+        return 401
+    if "projects" in route:
+        return 403
+    return 404 if "{" in route else MADE.get(route, 200)
 
 
 def test_a_first_token_that_can_be_guessed_is_refused(database: Database) -> None:
@@ -185,9 +321,7 @@ def test_a_token_expires(ask: Ask, token: Callable[..., str], database: Database
     secret = token(days=1)
     assert ask(secret, "GET", "jobs") == 200
 
-    with database.writing.begin() as session:
-        ended = database_now(session) - timedelta(seconds=1)
-        session.execute(update(TokenRow).where(TokenRow.secret_hash == secret_digest(secret)).values(expires_at=ended))
+    expire(database, secret)
 
     assert ask(secret, "GET", "jobs") == 401
 

@@ -15,12 +15,16 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError, to_json
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
+SubmissionId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,29}-[0-9a-z]{12}-[0-9]{1,9}$")]
+RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
+MediaType = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}/[a-z0-9.+-]{1,79}$")]  # a header of answers
 JsonObject = dict[str, JsonValue]
 
 USAGE = "usage"  # the kind of the event that says what an attempt took
@@ -37,6 +41,16 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _encodable(value: JsonObject) -> JsonObject:
+    """JSON's escapes can say half a character, which no encoding has."""
+    try:
+        to_json(value, inf_nan_mode="null")
+    except PydanticSerializationError:
+        raise ValueError("a text has half of a surrogate pair, such as \\ud800: send whole characters") from None
+    return value
+
+
+SentObject = Annotated[JsonObject, AfterValidator(_encodable)]
 Deadline = Annotated[
     AwareDatetime,
     Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
@@ -127,7 +141,7 @@ class JobSubmission(Schema):
 
     kind: JobKind
     preset: Preset = Preset.PAPER
-    spec: JsonObject = Field(default_factory=dict)
+    spec: SentObject = Field(default_factory=dict)
     after: list[JobId] = Field(default_factory=list, max_length=16)
     inputs: Inputs = Field(default_factory=Inputs)
     name: Name | None = None
@@ -171,7 +185,7 @@ class Artifact(Schema):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     sha256: Sha256
     size: int = Field(ge=0)
-    media_type: str = Field(max_length=100)
+    media_type: MediaType
 
 
 class Job(Schema):
@@ -188,7 +202,7 @@ class Job(Schema):
     reason: Reason | None
     result: JsonObject | None
     latency_table: Sha256 | None  # made by this job
-    architectures: dict[str, Sha256]  # made by this job: role -> id
+    architectures: dict[RoleName, Sha256]  # made by this job: role -> id
     artifacts: list[Artifact]
     priority: int
     max_hours: float | None
@@ -290,7 +304,7 @@ class EventPage(Schema):
 
 
 class ArchitectureSubmission(Schema):
-    document: JsonObject
+    document: SentObject
 
 
 class ArchitectureRecord(Schema):
@@ -306,7 +320,7 @@ class ArchitecturePage(Schema):
 
 
 class LatencyTableSubmission(Schema):
-    document: JsonObject
+    document: SentObject
 
 
 class LatencyTableSummary(Schema):
@@ -349,7 +363,7 @@ class Estimate(Schema):
 class EstimateRequest(Schema):
     """The architectures to estimate, each by id or as a document."""
 
-    architectures: list[Sha256 | JsonObject] = Field(min_length=1, max_length=1000)
+    architectures: list[Sha256 | SentObject] = Field(min_length=1, max_length=1000)
     breakdown: bool = False  # operator by operator as well
 
 
@@ -499,7 +513,7 @@ class WorkerEvent(Schema):
 
     worker_sequence: int = Field(ge=0)
     kind: str = Field(max_length=40, pattern="^[a-z_]+$")
-    data: JsonObject
+    data: SentObject
 
     @model_validator(mode="after")
     def _usage_is_one(self) -> Self:
@@ -515,11 +529,11 @@ class WorkerEvents(Schema):
 class AttemptSuccess(Schema):
     """Everything that a job made, written in one transaction."""
 
-    result: JsonObject
+    result: SentObject
     artifacts: list[Artifact] = Field(default_factory=list, max_length=100)
-    architectures: dict[str, JsonObject] = Field(default_factory=dict)
-    latency_table: JsonObject | None = None
-    calibration: JsonObject | None = None  # of that table
+    architectures: dict[RoleName, SentObject] = Field(default_factory=dict)
+    latency_table: SentObject | None = None
+    calibration: SentObject | None = None  # of that table
 
 
 class AttemptFailure(Schema):

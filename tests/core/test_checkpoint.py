@@ -11,6 +11,7 @@ from torch import nn
 
 from fasterseg_core import checkpoint
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, load, pack, save, unpack
+from tests.rows import HOSTILE
 
 SEARCH = CheckpointKind.SEARCH
 
@@ -159,6 +160,7 @@ def pickled(value):
     return buffer.getvalue()
 
 
+@HOSTILE
 @pytest.mark.parametrize(
     "foreign",
     [b"", b"short", b"a text file, long enough to have a header", pickled({"a": 1}), (1 << 60).to_bytes(8, "little")],
@@ -191,6 +193,7 @@ def test_a_checkpoint_with_bytes_added_is_refused():
         unpack(BLOB + b"\0", SEARCH)
 
 
+@HOSTILE
 def test_every_truncation_is_refused():
     for length in range(len(BLOB)):
         with pytest.raises(CheckpointError):

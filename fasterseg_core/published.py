@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         type(np.dtype(np.float32)),
         type(np.dtype(np.float64)),
     ]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{path.name} is refused: it is compressed, which no file of torch.save is")
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)

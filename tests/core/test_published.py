@@ -15,6 +15,7 @@ from fasterseg_core.published import read_latency_table, read_relaxation, with_f
 from fasterseg_core.relaxation import Relaxation
 from fasterseg_core.search_space import OPERATORS, Operator, Resolution, SearchSpace
 from tests.builders import a_published_search, a_relaxation
+from tests.rows import HOSTILE
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fasterseg-official" / "latency_lookup_table_1080ti.npy"
 FORMATS = {"zip": True, "legacy": False}
@@ -69,6 +70,7 @@ def test_columns_of_alpha_are_put_in_this_projects_order(tmp_path):
     }
 
 
+@HOSTILE
 @pytest.mark.parametrize("as_zip", FORMATS.values(), ids=FORMATS)
 def test_a_search_that_carries_code_is_refused_by_name_and_not_run(tmp_path, capsys, as_zip):
     content = {**a_published_search(a_relaxation(SearchSpace())), "mIoU02": Intruder()}
@@ -225,6 +227,7 @@ def as_npy(pickled):
     return buffer.getvalue() + pickled
 
 
+@HOSTILE
 @pytest.mark.parametrize(
     "content",
     [as_npy(pickle.dumps(Intruder())), as_npy(pickle.dumps({"head_H8_W16_Cin32_Cout19": Intruder()}))],

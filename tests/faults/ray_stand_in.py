@@ -27,6 +27,7 @@ class RayStandIn:
         self.processes: dict[str, BaseProcess] = {}
         self.metadata: dict[str, object] = {}
         self.work: Callable[[Mapping[str, str]], None] = work  # of a job, given its environment
+        self.submitted: list[object] = []  # what was asked for, all of which Ray's job list shows
         self.is_away = False  # closes every connection without an answer
         self.holds_back = False  # jobs are PENDING until `release`
         self.stops_nothing = False  # as where the node cannot be reached
@@ -83,6 +84,7 @@ class RayStandIn:
 
     def _submit(self, request: dict[str, object]) -> tuple[int, object]:
         name = str(request["submission_id"])
+        self.submitted.append(request)
         if name in self.processes or name in self._pending:
             return 500, f"Job with submission_id {name} already exists"
         runtime_env = request["runtime_env"]

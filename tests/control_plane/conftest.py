@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from services.storage.folder_store import FolderStore
 from services.storage.tokens import keep_first_token
 from tests.clock import FakeClock
 from tests.control_plane.fakes import FakeProfiler, FakeRay
+from tests.postgresql import postgresql, postgresql_binaries
 
 FIRST_TOKEN = "the token of the one who set the service up"
 PROFILER_TOKEN = "what the profiler and the control plane share"
@@ -64,6 +66,22 @@ def parts(tmp_path: Path, migrated_file: Path, ray: FakeRay, profiler: FakeProfi
             identity_provider=None,
         )
     database.engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stored(request: pytest.FixtureRequest, parts: Parts) -> Iterator[Parts]:
+    """The parts with a database of either kind."""
+    if request.param == "sqlite":
+        yield parts
+        return
+    binaries = postgresql_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: initdb and pg_ctl were not found")
+    with postgresql(binaries, fsync=False) as url:
+        database = open_database(url)
+        migrate(database)
+        yield replace(parts, database=database)
+        database.engine.dispose()
 
 
 @pytest.fixture

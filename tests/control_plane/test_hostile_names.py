@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,10 +12,8 @@ from services.client.schemas import JobKind
 from services.control_plane.app import create_app
 from services.control_plane.parts import Parts
 from services.storage.artifacts import keep_blob
-from services.storage.database import migrate, open_database
 from services.storage.tokens import keep_first_token
 from tests.control_plane.conftest import FIRST_TOKEN
-from tests.postgresql import postgresql, postgresql_binaries
 from tests.rows import HOSTILE
 from tests.storage.builders import (
     a_body,
@@ -38,22 +35,6 @@ NAMES = {
     "half a character": "\ud800",
     "long": "a" * 4096,
 }
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def stored(request: pytest.FixtureRequest, parts: Parts) -> Iterator[Parts]:
-    """The parts with a database of either kind."""
-    if request.param == "sqlite":
-        yield parts
-        return
-    binaries = postgresql_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed: initdb and pg_ctl were not found")
-    with postgresql(binaries, fsync=False) as url:
-        database = open_database(url)
-        migrate(database)
-        yield replace(parts, database=database)
-        database.engine.dispose()
 
 
 @pytest.fixture

@@ -6,16 +6,17 @@ of any project.
 """
 
 import hmac
+from collections.abc import Iterable
 
 from sqlalchemy.orm import Session
 
 from services.client.schemas import Scope
 from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.settings import Settings
-from services.storage.errors import Forbidden
+from services.storage.errors import DomainError, Forbidden
 from services.storage.projects import narrow
-from services.storage.tokens import Admission, find_token
-from services.storage.worker_writes import authorize
+from services.storage.tokens import Admission, find_token, good_tokens
+from services.storage.worker_writes import authorize, authorized
 from services.telemetry.logs import note
 
 
@@ -48,6 +49,19 @@ def enter(session: Session, admission: Admission, project: str) -> None:
     if project != admission.project and not admission.scope.covers(Scope.OPERATOR):
         raise Forbidden(f"only an operator asks for another project; this token is of {admission.project}")
     narrow(session, project)
+
+
+def still_admitted(session: Session, secrets: Iterable[str], provider: IdentityProvider | None) -> set[str]:
+    """Those of the secrets, which were let in before, that still are: asked for together."""
+    admitted: set[str] = set()
+    rest: set[str] = set()
+    for secret in secrets:
+        try:
+            of_provider = provider is not None and provider.admit(secret) is not None
+        except DomainError:
+            continue
+        (admitted if of_provider else rest).add(secret)
+    return admitted | good_tokens(session, rest) | authorized(session, rest)
 
 
 def is_profilers(settings: Settings, secret: str) -> bool:

@@ -1,5 +1,6 @@
 """A job's history: numbered from 1 without gaps, so that a reader who has seen N asks for what comes after N."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import select
@@ -72,6 +73,12 @@ def submitting_span(session: Session, job: str) -> str | None:
     data = session.scalar(select(EventRow.data).where(EventRow.job == job, EventRow.sequence == 1)) or {}
     found = data.get("traceparent")
     return None if found is None else str(found)
+
+
+def count_events(session: Session, jobs: Collection[str]) -> dict[str, int]:
+    """How many events each of the jobs has: the number of its last one."""
+    counts = select(JobRow.id, JobRow.events).where(JobRow.id.in_(jobs))
+    return dict(session.execute(counts).all())
 
 
 def _append(session: Session, job: JobRow, event: EventRow) -> None:

@@ -1,10 +1,11 @@
 """The tokens of users: random, shown once, kept as digests, each of one project and scope."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from services.client.schemas import Scope, TokenRecord, TokenSecret, TokenSubmission
@@ -96,6 +97,14 @@ def find_token(session: Session, secret: str) -> TokenRow | None:
     if row.expires_at is not None and row.expires_at <= database_now(session):
         raise NotAuthorized("this token has expired")
     return row
+
+
+def good_tokens(session: Session, secrets: Iterable[str]) -> set[str]:
+    """Those of the secrets whose tokens were not revoked and have not expired."""
+    by_digest = {secret_digest(secret): secret for secret in secrets}
+    lasts = or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > database_now(session))
+    good = select(TokenRow.secret_hash).where(TokenRow.secret_hash.in_(by_digest), TokenRow.revoked_at.is_(None), lasts)
+    return {by_digest[digest] for digest in session.scalars(good)}
 
 
 def is_use_worth_noting(session: Session, token: TokenRow) -> bool:

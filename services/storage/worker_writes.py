@@ -3,6 +3,7 @@
 import hmac
 import json
 import secrets
+from collections.abc import Iterable
 
 from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
@@ -161,6 +162,13 @@ def authorize(session: Session, token: str) -> str:
     if attempt.finished_at is not None:
         raise LeaseLost(f"attempt {attempt.submission_id} is over")
     return session.scalars(select(JobRow.project).where(JobRow.id == attempt.job)).one()
+
+
+def authorized(session: Session, tokens: Iterable[str]) -> set[str]:
+    """Those of the tokens that belong to live attempts."""
+    by_digest = {secret_digest(token): token for token in tokens}
+    live = select(AttemptRow.token_hash).where(AttemptRow.token_hash.in_(by_digest), AttemptRow.finished_at.is_(None))
+    return {by_digest[digest] for digest in session.scalars(live) if digest is not None}
 
 
 def latest_checkpoints(session: Session, job: str) -> list[schemas.CheckpointRef]:

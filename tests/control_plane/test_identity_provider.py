@@ -17,7 +17,7 @@ from jwt.utils import base64url_encode
 
 from services.client.schemas import Scope
 from services.control_plane.app import create_app
-from services.control_plane.event_stream import event_stream
+from services.control_plane.event_stream import EventStreams
 from services.control_plane.parts import Parts
 from services.storage.database import Database
 from services.storage.errors import Unavailable
@@ -355,7 +355,7 @@ def test_a_stream_ends_with_its_jwt(
     job, token = a_job(database), a_jwt()
 
     async def read() -> list[str | None]:
-        stream = event_stream(database, provider.opened(), token, job, 0, poll_seconds=0.01)
+        stream = EventStreams(database, provider.opened(), poll_seconds=0.01).follow(token, job, 0)
         first = (await anext(stream)).event
         monkeypatch.setattr("jwt.api_jwt.datetime", an_hour_later)
         return [first, *[event.event async for event in stream]]

@@ -31,6 +31,7 @@ from services.storage.worker_writes import (
     acknowledge_stop,
     add_checkpoint,
     authorize,
+    authorized,
     fail,
     heartbeat,
     latest_checkpoints,
@@ -449,3 +450,13 @@ def test_another_attempts_token_is_refused(database: Database, write: Callable[[
 
     with database.writing.begin() as session, pytest.raises(NotAuthorized):
         write(session, forged)
+
+
+def test_tokens_are_authorized_while_their_attempts_live(database: Database):
+    for _ in range(2):
+        a_job(database)
+    live, over = a_started_worker(database), a_started_worker(database)
+
+    with database.writing.begin() as session:
+        lose_attempt(session, over.submission_id, "silent")
+        assert authorized(session, [live.token, over.token, "nobody's"]) == {live.token}

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission, Limits
 from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
-from services.control_plane.event_stream import event_stream
+from services.control_plane.event_stream import EventStreams
 from services.control_plane.logs import read_logs
 from services.control_plane.parts import (
     MAKES_RUNNABLE,
@@ -42,7 +42,13 @@ def _existing(job_id: JobId, session: ReadSession) -> str:
     return found
 
 
+async def _streams(request: Request) -> EventStreams:
+    streams: EventStreams = request.app.state.streams
+    return streams
+
+
 Existing = Annotated[str, Depends(_existing)]  # of a job that the token sees
+Streams = Annotated[EventStreams, Depends(_streams)]
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=[MAKES_RUNNABLE])
@@ -103,11 +109,11 @@ def events(job_id: JobId, session: ReadSession, after: After = 0) -> EventPage:
 
 @router.get("/{job_id}/events/stream", response_class=EventSourceResponse)
 async def stream(
-    job_id: Existing, parts: AllParts, token: Token, after: After = 0, last_event_id: LastEventId = None
+    job_id: Existing, streams: Streams, token: Token, after: After = 0, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's history after an event as server-sent events, as it happens, until the job is over."""
     start = after if last_event_id is None else last_event_id
-    async for event in event_stream(parts.database, parts.identity_provider, token, job_id, start):
+    async for event in streams.follow(token, job_id, start):
         yield event
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,7 @@ class Dispatcher:
                         extend_lease(session, name)
                 case Action.SUBMIT:
                     with self._database.writing.begin() as session:
-                        dispatch = renew_ticket(session, name)
+                        dispatch = renew_ticket(session, name, timedelta(seconds=RESUBMIT_SECONDS))
                     if dispatch is not None:
                         self._submit(dispatch)
 

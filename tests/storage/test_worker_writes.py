@@ -1,6 +1,7 @@
 """What a worker may write, and that nothing is accepted once its attempt is over."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from services.storage.database import Database
 from services.storage.errors import InvalidRequest, LeaseLost, NotAuthorized, NotFound
 from services.storage.events import list_events
 from services.storage.jobs import claim_job, find_job, request_cancel, request_pause, resume_job
+from services.storage.tables import AttemptRow
 from services.storage.views import show_job
 from services.storage.worker_writes import (
     acknowledge_stop,
@@ -92,14 +94,28 @@ def test_a_renewed_ticket_replaces_the_first(database: Database):
         job = claim_job(session)
         assert job is not None
         first = open_attempt(session, job, "test")
-        second = renew_ticket(session, first.submission_id)
+        second = renew_ticket(session, first.submission_id, timedelta())
         assert second is not None
 
     with database.writing.begin() as session, pytest.raises(NotAuthorized):
         redeem_ticket(session, first.submission_id, first.ticket)
     with database.writing.begin() as session:
         assert redeem_ticket(session, first.submission_id, second.ticket).epoch == 1
-        assert renew_ticket(session, first.submission_id) is None
+        assert renew_ticket(session, first.submission_id, timedelta()) is None
+
+
+def test_one_of_two_replicas_renews_a_ticket(database: Database):
+    a_job(database)
+    with database.writing.begin() as session:
+        job = claim_job(session)
+        assert job is not None
+        attempt = open_attempt(session, job, "test").submission_id
+        session.get_one(AttemptRow, attempt).submitted_at -= timedelta(seconds=31)
+
+    with database.writing.begin() as session:
+        assert renew_ticket(session, attempt, timedelta(seconds=30)) is not None
+    with database.writing.begin() as session:
+        assert renew_ticket(session, attempt, timedelta(seconds=30)) is None
 
 
 def test_a_heartbeat_extends_the_lease_and_notes_progress(database: Database):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.process import BaseProcess
-from socketserver import ThreadingTCPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from pydantic import TypeAdapter
 
@@ -28,7 +28,9 @@ class RayStandIn:
         self.metadata: dict[str, object] = {}
         self.work: Callable[[Mapping[str, str]], None] = work  # of a job, given its environment
         self.submitted: list[object] = []  # what was asked for, all of which Ray's job list shows
+        self.stops: list[str] = []  # as they were asked for
         self.is_away = False  # closes every connection without an answer
+        self.lost_replies = 0  # the next so many submissions are started, and their answers lost
         self.holds_back = False  # jobs are PENDING until `release`
         self.stops_nothing = False  # as where the node cannot be reached
         self._environment = dict(environment)
@@ -82,7 +84,7 @@ class RayStandIn:
                     return 200, {"logs": f"what {name} printed\n"}
         return 404, {}
 
-    def _submit(self, request: dict[str, object]) -> tuple[int, object]:
+    def _submit(self, request: dict[str, object]) -> tuple[int, object] | None:
         name = str(request["submission_id"])
         self.submitted.append(request)
         if name in self.processes or name in self._pending:
@@ -95,6 +97,9 @@ class RayStandIn:
             self._pending[name] = variables
         else:
             self._start(name, variables)
+        if self.lost_replies:
+            self.lost_replies -= 1
+            return None
         return 200, {"job_id": name, "submission_id": name}
 
     def _start(self, name: str, variables: dict[str, str]) -> None:
@@ -102,6 +107,7 @@ class RayStandIn:
 
     def _stop(self, name: str) -> bool:
         """Ends a job that runs, for which Ray takes three seconds; one that is pending goes on, as it does in Ray."""
+        self.stops.append(name)
         process = self.processes.get(name)
         if self.stops_nothing or process is None or not process.is_alive():
             return False
@@ -155,8 +161,8 @@ def ray_stand_in(environment: Mapping[str, str]) -> Iterator[RayStandIn]:
 
 
 @contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address at which requests are handled, each in a thread of its own."""
+def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
+    """The address at which connections are handled, each in a thread of its own."""
     with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

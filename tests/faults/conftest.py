@@ -16,6 +16,7 @@ from tests.faults.control_plane import QUICK, Periods
 from tests.faults.counting_worker import FOLDER
 from tests.faults.ray_stand_in import RayStandIn, ray_stand_in
 from tests.faults.service import Service
+from tests.postgresql import Server, postgresql_binaries, postgresql_server
 from tests.serving import TOKEN, environment
 
 HASTE = {"DISPATCH_SECONDS": "0.1", "CANCEL_GRACE_SECONDS": "5"}
@@ -38,6 +39,16 @@ def random(request: pytest.FixtureRequest) -> Random:
 def ray(tmp_path: Path) -> Iterator[RayStandIn]:
     with ray_stand_in({FOLDER: str(tmp_path)}) as ray:
         yield ray
+
+
+@pytest.fixture
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this test's own, which it may kill."""
+    binaries = postgresql_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: initdb and pg_ctl were not found")
+    with postgresql_server(binaries, fsync=True) as server:
+        yield server
 
 
 @pytest.fixture

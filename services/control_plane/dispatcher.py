@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from services.storage.attempts import (
     stop_where_projects_have_no_hours_left,
 )
 from services.storage.blob_store import BlobStore
-from services.storage.database import Database
+from services.storage.database import Database, database_now
 from services.storage.errors import DomainError
 from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptOutcome
@@ -112,6 +112,7 @@ class Dispatcher:
         )
         self._steady_since: float | None = None  # ticks have followed each other since
         self._last_tick = clock()
+        self._last_moment: datetime | None = None  # of the last tick, by the database's clock
         self._complaint = ""  # the last one, so that an outage is logged once
         self._strangers: set[str] = set()  # Ray jobs with our prefix and no attempt, seen at the last tick
 
@@ -142,11 +143,18 @@ class Dispatcher:
         self._tidy({name: job for name, job in jobs.items() if self._is_ours(name)})
 
     def _is_steady(self) -> bool:
-        """Whether workers have had one lease length to reach us since we were last away."""
+        """Whether workers have had one lease length to reach us since we, or the whole machine, were last away.
+
+        A machine that was suspended shows it by its wall clock alone, and SQLite's is that one.
+        """
         now = self._clock()
-        if self._steady_since is None or now - self._last_tick > LEASE_SECONDS / 2:
+        with self._database.reading() as session:
+            moment = database_now(session)
+        passed = now - self._last_tick
+        told = (moment - (self._last_moment or moment)).total_seconds()
+        if self._steady_since is None or passed > LEASE_SECONDS / 2 or told - passed > LEASE_SECONDS / 2:
             self._steady_since = now
-        self._last_tick = now
+        self._last_tick, self._last_moment = now, moment
         return now - self._steady_since >= LEASE_SECONDS
 
     def _settle(self, jobs: dict[str, RayJob], *, may_reap: bool) -> None:

@@ -280,6 +280,23 @@ def test_no_lease_is_reaped_after_a_pause_of_ours(
     assert state_of(database, job) is JobState.RUNNING
 
 
+def test_no_lease_is_reaped_after_the_machine_was_suspended(
+    dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
+):
+    job = a_job(database)
+    dispatcher.tick()
+    worker = redeem(database, ray)
+    be_steady(dispatcher, clock)
+    be_steady(dispatcher, clock)
+    with database.writing.begin() as session:
+        end_lease(session, worker.submission_id)
+    clock.now -= LEASE_SECONDS  # by so much more the database's clock has gone on
+
+    dispatcher.tick()
+
+    assert state_of(database, job) is JobState.RUNNING
+
+
 def test_a_job_that_ray_has_not_started_keeps_its_lease(
     dispatcher: Dispatcher, database: Database, ray: FakeRay, clock: FakeClock
 ):

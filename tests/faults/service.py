@@ -142,10 +142,15 @@ class Service:
         plane.wait_until_up()
         return plane
 
+    @property
+    def url(self) -> str:
+        """How users and workers reach it."""
+        return self.environment.get("FASTERSEG_PUBLIC_URL") or self.planes[0].url
+
     @contextmanager
     def client(self) -> Iterator[FasterSegClient]:
-        """A user's client, of its first control plane."""
-        with FasterSegClient(self.planes[0].url, token=TOKEN) as client:
+        """A user's client."""
+        with FasterSegClient(self.url, token=TOKEN) as client:
             yield client
 
     def submit(self, *, key: str | None = None) -> str:

@@ -26,6 +26,7 @@ def check(service: Service) -> None:
     assert any(plane.is_alive for plane in service.planes), "a service that recovers without an operator is up"
     wait_for(lambda: _unowned(service) == set(), "no Ray job runs without a live attempt", SETTLED_SECONDS)
     with service.database.reading() as session:
+        session.connection(execution_options={"isolation_level": "SERIALIZABLE"})  # all of one moment: jobs may run
         _check_jobs(session, service.acknowledged)
         _check_events(session)
         _check_epochs(session)

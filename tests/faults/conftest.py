@@ -12,8 +12,10 @@ import pytest
 
 from services.storage.blob_store import BlobStore
 from services.storage.folder_store import FolderStore
+from tests.faults.clocks import COMPILER, Clock, a_clock
 from tests.faults.control_plane import QUICK, Periods
 from tests.faults.counting_worker import FOLDER
+from tests.faults.processes import serve_forks
 from tests.faults.ray_stand_in import RayStandIn, ray_stand_in
 from tests.faults.service import Service
 from tests.postgresql import Server, postgresql_binaries, postgresql_server
@@ -35,8 +37,21 @@ def random(request: pytest.FixtureRequest) -> Random:
     return Random(f"{SEED} {request.node.nodeid}")
 
 
+@pytest.fixture(scope="session")
+def clock_of_processes(tmp_path_factory: pytest.TempPathFactory) -> Clock | None:
+    """That of all control planes and workers; none that jumps where there is no C compiler."""
+    if COMPILER is None:
+        return None
+    clock = a_clock(tmp_path_factory.mktemp("clock"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in clock.variables().items():
+            patch.setenv(name, value)
+        serve_forks()
+    return clock
+
+
 @pytest.fixture
-def ray(tmp_path: Path) -> Iterator[RayStandIn]:
+def ray(tmp_path: Path, clock_of_processes: Clock | None) -> Iterator[RayStandIn]:
     with ray_stand_in({FOLDER: str(tmp_path)}) as ray:
         yield ray
 

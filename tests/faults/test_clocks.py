@@ -44,7 +44,7 @@ def jump(service: Service, clock: Clock, hours: int) -> None:
 def test_clocks_that_are_not_the_databases_end_no_lease(
     make_service: MakeService, postgres: Server, clock: Clock, ray: RayStandIn, hours: int, record_property
 ):
-    service = make_service(PERIODS, postgres.url)
+    service = make_service(PERIODS, DATABASE_URL=postgres.url)
     service.start()
     service.plan(Plan(epochs=40, steps=5))
     job = service.submit()

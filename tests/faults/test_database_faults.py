@@ -42,7 +42,8 @@ def test_a_killed_database_loses_no_acknowledged_job_and_no_lease(
     make_service: MakeService, postgres: Server, record_property
 ):
     kills = 4
-    service = make_service(replace(QUICK, lease=12), DATABASE_URL=postgres.url)  # who was told to come again does so after 5 s
+    periods = replace(QUICK, lease=12)  # who was told to come again does so after 5 s
+    service = make_service(periods, DATABASE_URL=postgres.url)
     service.start()
     service.plan(Plan(epochs=10_000, steps=5, step_seconds=0.1))
     long = service.submit()

@@ -43,7 +43,7 @@ def test_replicas_that_are_killed_in_turn_claim_no_job_twice(
 ):
     kills = 10
     periods = replace(QUICK, lease=12, resubmit=5)  # who was told to come again does so after 5 s
-    service = make_service(periods, postgres.url, PUBLIC_URL=balancer.url)
+    service = make_service(periods, DATABASE_URL=postgres.url, PUBLIC_URL=balancer.url)
     service.plan(Plan(epochs=2, steps=5))
     planes = [service.start() for _ in range(3)]
     balancer.ports += [int(plane.environment["FASTERSEG_PORT"]) for plane in planes]

@@ -25,7 +25,7 @@ LIGHT = (
 )
 
 STANDARD_LIBRARY = {*sys.stdlib_module_names}
-CLIENT = {"httpx", "pydantic", "typer", "rich"}
+CLIENT = {"httpx", "pydantic", "pydantic_core", "typer", "rich"}
 MAY_IMPORT = {  # of other people's
     "fasterseg_core": {"torch"},
     "fasterseg_core/checkpoint.py": {"torch", "safetensors"},
@@ -49,7 +49,7 @@ MAY_IMPORT = {  # of other people's
     "services/control_plane/app.py": {"fastapi", "fastapi_offline", "prometheus_client", "starlette"},
     "services/control_plane/dispatcher.py": {"prometheus_client"},
     "services/control_plane/metrics.py": {"prometheus_client"},
-    "services/control_plane/ray_jobs.py": {"ray.exceptions", "ray.job_submission", "requests"},
+    "services/control_plane/ray_jobs.py": {"httpx", "ray.exceptions", "ray.job_submission", "requests"},
     "services/profiler": {"torch", "numpy", "onnx", "onnxruntime", "openvino", "pydantic", "pydantic_settings"},
     "services/profiler/cuda_timing.py": {"pynvml"},
     "services/profiler/tensorrt_runner.py": {"torch", "numpy", "tensorrt", "pycuda"},

@@ -32,11 +32,11 @@ def test_a_missing_token_is_unavailable(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("user", "shown"), [("oidc:ana", "oidc:ana"), (None, "unknown")])
-def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
+def test_rays_job_says_what_it_is_and_whose(tmp_path: Path, user: str | None, shown: str):
     dispatch = Dispatch(
-        submission_id="test-1-1",
+        submission_id="test-a1b2c3d4e5f6-1",
         ticket="a ticket",
-        job="1",
+        job="a1b2c3d4e5f6",
         kind=JobKind.SEARCH,
         name="nightly",
         project="perception",
@@ -46,11 +46,12 @@ def test_rays_job_says_what_it_is_and_whose(user: str | None, shown: str):
     )
     with ray_stand_in({}) as ray:
         ray.holds_back = True
+        (tmp_path / "token").write_text(str(ray.token))
 
-        a_cluster(address=ray.url).submit(dispatch)
+        a_cluster(address=ray.url, token_path=tmp_path / "token").submit(dispatch)
 
-        assert ray.metadata["test-1-1"] == {
-            "job": "1",
+        assert ray.metadata["test-a1b2c3d4e5f6-1"] == {
+            "job": "a1b2c3d4e5f6",
             "attempt": "1",
             "kind": "search",
             "project": "perception",

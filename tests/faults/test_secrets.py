@@ -30,9 +30,8 @@ def test_every_secret_setting_has_its_canary():
 @pytest.mark.row(21, "canaries in every secret setting and token: in no log, event, Ray job, refusal or figure")
 def test_nothing_that_a_service_tells_has_a_secret(service: Service, ray: RayStandIn, record_property):
     settings = {name: a_canary() for name in SECRET_SETTINGS}
-    ray_token, wrong = a_canary(), a_canary()
-    (service.folder / "ray.token").write_text(ray_token)
-    settings["RAY_TOKEN_PATH"] = str(service.folder / "ray.token")
+    ray.token, wrong = a_canary(), a_canary()
+    (service.folder / "ray.token").write_text(ray.token)
     service.environment |= {f"FASTERSEG_{name}": value for name, value in settings.items()}
     service.environment |= {"FASTERSEG_LOG_LEVEL": "debug"}
     plane = service.start()
@@ -69,7 +68,7 @@ def test_nothing_that_a_service_tells_has_a_secret(service: Service, ray: RaySta
     shown = json.loads(told["Ray's jobs"])[0]["runtime_env"]["env_vars"]
 
     assert "DEBUG" in told["log"]
-    canaries = [TOKEN, made, wrong, ray_token, *(settings[name] for name in SECRET_SETTINGS)]
+    canaries = [TOKEN, made, wrong, ray.token, *(settings[name] for name in SECRET_SETTINGS)]
     assert [place for place, text in told.items() for canary in canaries if canary in text] == []
     assert set(shown) == {"FASTERSEG_CONTROL_PLANE_URL", "FASTERSEG_SUBMISSION_ID", "FASTERSEG_TICKET"}
     assert shown["FASTERSEG_TICKET"] not in "".join(text for place, text in told.items() if place != "Ray's jobs")

@@ -64,11 +64,11 @@ def reached_limits(job: JobRow, used: float, now: datetime) -> tuple[InvalidFiel
 def used_up_projects(session: Session, projects: Collection[str]) -> dict[str, InvalidField]:
     """Those of the projects that have used their hours: the limit that keeps their jobs from running."""
     reached = {}
-    for row in session.scalars(select(ProjectRow).where(ProjectRow.name.in_(projects), _is_used_up())):
-        used = used_hours_of_project(session, row.name)
-        fix = f"an operator gives it more, as `fasterseg project limit {row.name} --max-hours HOURS` does"
-        message = f"{used:.2f} of {row.max_hours:g} of project {row.name} were used: {fix}"
-        reached[row.name] = InvalidField(field="project.max_hours", message=message)
+    for row in session.scalars(select(ProjectRow).where(ProjectRow.name.in_(projects))).all():
+        if row.max_hours is not None and (used := used_hours_of_project(session, row.name)) >= row.max_hours:
+            fix = f"an operator gives it more, as `fasterseg project limit {row.name} --max-hours HOURS` does"
+            message = f"{used:.2f} of {row.max_hours:g} of project {row.name} were used: {fix}"
+            reached[row.name] = InvalidField(field="project.max_hours", message=message)
     return reached
 
 

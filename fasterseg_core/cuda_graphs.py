@@ -24,9 +24,8 @@ class FixedPass(nn.Module):
         self.supernet, self.role, self.widths = supernet, role, widths
 
     def forward(self, images: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) and the rows of alpha at 8, 16, 32 and of beta at 16, 32 -> the logits in their order."""
-        alpha, beta = dict(zip((8, 16, 32), rows[:3], strict=True)), dict(zip((16, 32), rows[3:], strict=True))
-        logits = self.supernet(images, self.role, Probabilities(alpha=alpha, beta=beta, gamma={}), self.widths)
+        """Images (B, 3, H, W) and `Probabilities.rows` -> the logits in their order."""
+        logits = self.supernet(images, self.role, Probabilities.of_rows(rows), self.widths)
         return tuple(logits.values())
 
 
@@ -46,7 +45,7 @@ class GraphedSupernet:
         self, images: Tensor, role: Role, probabilities: Probabilities, widths: Widths
     ) -> dict[tuple[int, ...], Tensor]:
         """See `Supernet.forward`."""
-        rows = (*probabilities.alpha.values(), *probabilities.beta.values())
+        rows = probabilities.rows
         ratios = {width.ratio for width in widths.connections.values()}
         if len(ratios) == 1 and all(width.score is None for width in widths.connections.values()):
             logits = self._replay((role, *ratios), FixedPass(self.supernet, role, widths), images, *rows)

@@ -52,9 +52,8 @@ class PaddedPass(nn.Module):
         self._orders = [(place, _orders_of_halves(skip.even.widths_out).to(device)) for place, skip in self._skips]
 
     def forward(self, images: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W), the rows of alpha at 8, 16, 32 and of beta at 16, 32, `PaddedInputs` -> the logits."""
-        alpha, beta = dict(zip((8, 16, 32), tensors[:3], strict=True)), dict(zip((16, 32), tensors[3:5], strict=True))
-        inputs = PaddedInputs(*tensors[5:])
+        """Images (B, 3, H, W), `Probabilities.rows`, `PaddedInputs` -> the logits in their order."""
+        probabilities, inputs = Probabilities.of_rows(tensors[:5]), PaddedInputs(*tensors[5:])
         parts = [torch.split(part, self._channels) for part in (inputs.scales, inputs.shifts, *self._statistics)]
         orders = torch.split(inputs.orders, [order.shape[1] for _, order in self._orders])
         padded = PaddedWidth(
@@ -63,9 +62,7 @@ class PaddedPass(nn.Module):
         )
         widest, scores = self.supernet.space.teacher_ratio, inputs.scores.unbind()
         widths = {place: Width(widest, score, padded) for place, score in zip(self.connections, scores, strict=True)}
-        logits = self.supernet(
-            images, self.role, Probabilities(alpha=alpha, beta=beta, gamma={}), Widths(widths, self.end_ratio)
-        )
+        logits = self.supernet(images, self.role, probabilities, Widths(widths, self.end_ratio))
         return tuple(logits.values())
 
     def inputs(self, widths: Widths) -> PaddedInputs:

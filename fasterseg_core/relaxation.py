@@ -4,7 +4,7 @@ beta_s,l column 0 is the predecessor at s/2, column 1 the one at s. gamma_s,l be
 from both predecessors; what enters the first layer and leaves the last one has the stem's and the head's width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,17 @@ class Probabilities:
     alpha: Mapping[int, Tensor]
     beta: Mapping[int, Tensor]
     gamma: Mapping[int, Tensor]
+
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """Those of alpha at 8, 16, 32 and of beta at 16, 32: all that a pass at given widths reads."""
+        return (*self.alpha.values(), *self.beta.values())
+
+    @staticmethod
+    def of_rows(rows: Sequence[Tensor]) -> "Probabilities":
+        """Those whose `rows` these are, without gamma."""
+        at_8, at_16, at_32, into_16, into_32 = rows
+        return Probabilities(alpha={8: at_8, 16: at_16, 32: at_32}, beta={16: into_16, 32: into_32}, gamma={})
 
 
 class Relaxation(nn.Module):

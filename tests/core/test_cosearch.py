@@ -175,7 +175,7 @@ def test_a_fixed_pass_is_the_supernets(role):
     built, (images, _) = models(), a_batch()
     p, widths = built.relaxations[role].probabilities(), fixed_widths(SPACE, 3, built.relaxations[role].end_ratio)
 
-    fixed = FixedPass(built.supernet, role, widths)(images, *p.alpha.values(), *p.beta.values())
+    fixed = FixedPass(built.supernet, role, widths)(images, *p.rows)
 
     expected = built.supernet(images, role, p, widths)
     assert tuple(expected) == built.supernet.outputs

@@ -47,8 +47,7 @@ def test_a_padded_pass_is_the_pass_at_its_widths(sampled):
     logits = expected(images(), Role.STUDENT, relaxation.probabilities(), widths)
     torch.stack([value.square().mean() for value in logits.values()]).sum().backward()
     widths = drawn(relaxed, sampled)
-    p = relaxed.probabilities()
-    ours = padded(images(), *p.alpha.values(), *p.beta.values(), *padded.inputs(widths))
+    ours = padded(images(), *relaxed.probabilities().rows, *padded.inputs(widths))
     torch.stack([value.square().mean() for value in ours]).sum().backward()
     padded.keep_statistics(widths)
 

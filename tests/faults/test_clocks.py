@@ -19,6 +19,12 @@ from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 from tests.postgresql import Server
 
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.timeout(900),
+    pytest.mark.row(13, "clocks of control plane and workers jump by 2 h: no lease ends early, no negative duration"),
+]
+
 PERIODS = replace(QUICK, lease=12)
 
 
@@ -37,9 +43,6 @@ def jump(service: Service, clock: Clock, hours: int) -> None:
     assert hours_before(service.planes[0].log) == pytest.approx(hours, abs=0.1)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(13, "clocks of control plane and workers jump by 2 h: no lease ends early, no negative duration")
 @pytest.mark.parametrize("hours", [2, -2])
 def test_clocks_that_are_not_the_databases_end_no_lease(
     make_service: MakeService, postgres: Server, clock: Clock, ray: RayStandIn, hours: int, record_property
@@ -63,9 +66,6 @@ def test_clocks_that_are_not_the_databases_end_no_lease(
     check(service)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(13, "clocks of control plane and workers jump by 2 h: no lease ends early, no negative duration")
 def test_a_machine_that_was_suspended_ends_no_lease(make_service: MakeService, clock: Clock, ray: RayStandIn):
     service = make_service(PERIODS)  # SQLite: its clock is the control plane's
     service.start()

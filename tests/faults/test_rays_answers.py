@@ -7,8 +7,9 @@ from tests.faults.invariants import check
 from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 
+pytestmark = pytest.mark.row(7, "stop of a pending Ray job, lost reply of a submission: one execution")
 
-@pytest.mark.row(7, "stop of a pending Ray job, lost reply of a submission: one execution")
+
 def test_a_submission_whose_reply_is_lost_is_executed_once(service: Service, ray: RayStandIn, record_property):
     runs = 3
     service.start()
@@ -24,7 +25,6 @@ def test_a_submission_whose_reply_is_lost_is_executed_once(service: Service, ray
     check(service)
 
 
-@pytest.mark.row(7, "stop of a pending Ray job, lost reply of a submission: one execution")
 def test_a_cancelled_job_that_ray_starts_all_the_same_takes_no_step(service: Service, ray: RayStandIn, record_property):
     service.start()
     ray.holds_back = True

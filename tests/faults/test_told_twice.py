@@ -17,6 +17,12 @@ from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 from tests.serving import TOKEN
 
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.timeout(900),
+    pytest.mark.row(15, "cancel and pause in every state, twice, racing success: one final state"),
+]
+
 SHORT = Plan(epochs=1, steps=5)
 LONG = Plan(epochs=40, steps=5)  # it has not succeeded before it is told to stop
 
@@ -117,9 +123,6 @@ State = Callable[[Service, RayStandIn], AbstractContextManager[str]]
 OPEN = (queued, paused, pending, running, stopping, waiting_for_another)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(15, "cancel and pause in every state, twice, racing success: one final state")
 def test_a_job_that_is_cancelled_twice_is_cancelled_once(service: Service, ray: RayStandIn, record_property):
     for state in OPEN:
         service.plan(SHORT)
@@ -131,9 +134,6 @@ def test_a_job_that_is_cancelled_twice_is_cancelled_once(service: Service, ray: 
     check(service)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(15, "cancel and pause in every state, twice, racing success: one final state")
 def test_a_job_that_is_paused_twice_goes_on_once_it_is_resumed(service: Service, ray: RayStandIn, record_property):
     for state in OPEN:
         service.plan(SHORT)
@@ -147,9 +147,6 @@ def test_a_job_that_is_paused_twice_goes_on_once_it_is_resumed(service: Service,
     check(service)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(15, "cancel and pause in every state, twice, racing success: one final state")
 def test_a_job_that_is_over_stays_as_it_is(service: Service, ray: RayStandIn, record_property):
     for state, again in ((succeeded, 409), (failed, 409), (cancelled, 200)):
         with state(service, ray) as job:
@@ -181,9 +178,6 @@ def race(service: Service, random: Random, runs: int) -> int:
     return ends.count(JobState.CANCELLED)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
-@pytest.mark.row(15, "cancel and pause in every state, twice, racing success: one final state")
 def test_a_job_told_to_stop_as_it_succeeds_has_one_end(service: Service, random: Random, record_property):
     runs = 10
     record_property("cancelled of 10", race(service, random, runs))

@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from tests.http_handlers import handling
 
 PATIENCE_SECONDS = 120.0
 
@@ -92,16 +94,11 @@ def collecting() -> Iterator[Collector]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with handling(Handler) as collector.address:
         try:
             yield collector
         finally:
             collector.go_on()
-            server.shutdown()
-            thread.join()
 
 
 def _told(request: ExportTraceServiceRequest) -> Iterator[ToldSpan]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingTCPServer
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -59,6 +58,7 @@ from services.client.schemas import (
     WorkerEvent,
     WorkerEvents,
 )
+from tests.http_handlers import handling
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SUBMISSION_ID = "test-00000search0-1"
@@ -451,15 +451,8 @@ def serving(plane: FakeControlPlane) -> Iterator[FakeControlPlane]:
         def log_request(self, code: object = "-", size: object = "-") -> None:
             pass  # quiet
 
-    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        plane.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield plane
-        finally:
-            server.shutdown()
-            thread.join()
+    with handling(Handler) as plane.url:
+        yield plane
 
 
 def unknown_field(field: str) -> Answer:

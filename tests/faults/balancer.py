@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler
 
-from tests.faults.ray_stand_in import serving
+from tests.http_handlers import handling
 
 
 @dataclass
@@ -32,7 +32,7 @@ def load_balancer() -> Iterator[Balancer]:
                     _join(self.request, upstream)
                     return
 
-    with serving(Handler) as balancer.url:
+    with handling(Handler) as balancer.url:
         yield balancer
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.process import BaseProcess
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from pydantic import TypeAdapter
 
 from tests.faults.counting_worker import work
 from tests.faults.processes import started
+from tests.http_handlers import handling
 
 _TEXTS = TypeAdapter(dict[str, str])
 
@@ -151,23 +151,10 @@ def ray_stand_in(environment: Mapping[str, str]) -> Iterator[RayStandIn]:
         def log_request(self, code: object = "-", size: object = "-") -> None:
             pass  # quiet
 
-    with serving(Handler) as url:
+    with handling(Handler) as url:
         ray.url = url
         try:
             yield ray
         finally:
             ray.is_away = True
             ray.close()
-
-
-@contextmanager
-def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
-    """The address at which connections are handled, each in a thread of its own."""
-    with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()

@@ -21,6 +21,7 @@ from services.client.schemas import (
     AttemptSuccess,
     CheckpointRef,
     Heartbeat,
+    Job,
     JobKind,
     JobSubmission,
     JsonObject,
@@ -32,8 +33,10 @@ from services.storage.artifacts import keep_blob, record_blob
 from services.storage.attempts import open_attempt
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now
-from services.storage.jobs import NewJob, claim_job, insert_job
+from services.storage.events import list_events
+from services.storage.jobs import NewJob, claim_job, find_job, insert_job
 from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
+from services.storage.views import show_job
 from services.storage.worker_writes import add_checkpoint, heartbeat, redeem_ticket, succeed
 
 SPACE = {"num_layers": 3, "expansion_ratios": [4, 8], "student_ratio": 4}
@@ -93,6 +96,16 @@ def a_trained_job(database: Database, store: BlobStore, state: bytes = STATE) ->
         add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(state))
         succeed(session, worker.submission_id, worker.token, a_success(JobKind.RETRAIN))
     return job
+
+
+def shown(session: Session, job: str) -> Job:
+    """A job as users see it."""
+    return show_job(session, find_job(session, job))
+
+
+def events(session: Session, job: str) -> list[str]:
+    """A job's history, by the kinds of its events."""
+    return [event.kind for event in list_events(session, job, 0)]
 
 
 def end_backoff(session: Session) -> None:

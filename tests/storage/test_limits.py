@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from services.client.schemas import FailureClass, Heartbeat, Job, JobKind, JobState, Limits, Reason
+from services.client.schemas import FailureClass, Heartbeat, JobKind, JobState, Limits, Reason
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
 from services.storage.errors import Conflict
@@ -22,7 +21,6 @@ from services.storage.jobs import (
     resume_job,
 )
 from services.storage.tables import AttemptRow, JobRow
-from services.storage.views import show_job
 from services.storage.worker_writes import acknowledge_stop, add_checkpoint, fail, heartbeat, succeed
 from tests.storage.builders import (
     BLOB,
@@ -32,19 +30,13 @@ from tests.storage.builders import (
     a_started_worker,
     a_success,
     end_backoff,
+    events,
     pass_deadline,
+    shown,
     work_for,
 )
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
-
-
-def shown(session: Session, job: str) -> Job:
-    return show_job(session, find_job(session, job))
-
-
-def events(session: Session, job: str) -> list[str]:
-    return [event.kind for event in list_events(session, job, 0)]
 
 
 def test_a_job_within_its_limits_is_claimed(database: Database):

@@ -5,7 +5,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from services.client.schemas import Heartbeat, Job, JobKind, JobState, Limits, ProjectLimits
+from services.client.schemas import Heartbeat, JobKind, JobState, Limits, ProjectLimits
 from services.storage.attempts import lose_attempt, stop_where_projects_have_no_hours_left
 from services.storage.counts import count
 from services.storage.database import Database
@@ -13,7 +13,6 @@ from services.storage.errors import Conflict
 from services.storage.events import list_events
 from services.storage.jobs import (
     claim_job,
-    find_job,
     longest_wait_seconds,
     pause_where_limits_are_reached,
     request_cancel,
@@ -22,7 +21,6 @@ from services.storage.jobs import (
 )
 from services.storage.projects import limit_project, show_project
 from services.storage.tables import FIRST_PROJECT, ProjectRow
-from services.storage.views import show_job
 from services.storage.worker_writes import acknowledge_stop, add_checkpoint, heartbeat, succeed
 from tests.storage.builders import (
     BLOB,
@@ -32,6 +30,8 @@ from tests.storage.builders import (
     a_started_worker,
     a_success,
     end_backoff,
+    events,
+    shown,
     work_for,
 )
 
@@ -44,14 +44,6 @@ def look(session: Session) -> None:
     """What the dispatcher does about limits."""
     pause_where_limits_are_reached(session)
     stop_where_projects_have_no_hours_left(session)
-
-
-def shown(session: Session, job: str) -> Job:
-    return show_job(session, find_job(session, job))
-
-
-def events(session: Session, job: str) -> list[str]:
-    return [event.kind for event in list_events(session, job, 0)]
 
 
 def test_a_project_that_nobody_has_limited_has_no_limit(database: Database):
@@ -127,7 +119,14 @@ def test_a_running_job_stops_and_goes_on_where_it_was_once_there_are_more_hours(
     with database.writing.begin() as session:
         look(session)
         assert not heartbeat(session, following.submission_id, following.token, Heartbeat()).stop
-        assert events(session, job) == ["queued", "started", "pause_requested", "checkpoint", "paused", "started"]
+        assert events(session, job) == [
+            "queued",
+            "started",
+            "pause_requested",
+            "checkpoint",
+            "paused",
+            "started",
+        ]
 
 
 def test_a_queued_job_does_not_start_and_those_of_other_projects_do(database: Database):

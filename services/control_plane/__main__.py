@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from services.control_plane.app import create_app
 from services.control_plane.collection_loop import collect_until
 from services.control_plane.dispatcher import Dispatcher
+from services.control_plane.event_stream import EventStreams
 from services.control_plane.fsck import fsck
 from services.control_plane.identity_provider import IdentityProvider
 from services.control_plane.parts import Parts
@@ -43,7 +45,8 @@ def main() -> None:
 
 def _serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT; requests and the dispatcher's tick in progress are finished first."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when it has shut down
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: sys.exit(0))  # uvicorn raises it again when it has shut down
     start_logging(settings.log_format, settings.log_level)
     parts = open_parts(settings)
     require_usable(parts.store)
@@ -51,8 +54,9 @@ def _serve(settings: Settings) -> None:
     if settings.first_token_path is not None:
         with parts.database.writing.begin() as session:
             keep_first_token(session, settings.first_token_path.read_text().strip())
-    uvicorn.run(
-        create_app(parts, _dispatching(parts)),
+    app = create_app(parts, _dispatching(parts))
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=10,
@@ -61,6 +65,22 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         log_config=None,
     )
+    server = _Server(config, app.state.streams)
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Waits at its end for answers that are not complete, which streams of events are only once they are told to be."""
+
+    def __init__(self, config: uvicorn.Config, streams: EventStreams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.end()
+        await super().shutdown(sockets)
 
 
 def open_parts(settings: Settings) -> Parts:

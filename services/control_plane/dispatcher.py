@@ -33,7 +33,7 @@ from services.storage.attempts import (
     stop_where_projects_have_no_hours_left,
 )
 from services.storage.blob_store import BlobStore
-from services.storage.database import Database, database_now
+from services.storage.database import AWAY, Database, database_now, said
 from services.storage.errors import DomainError
 from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptOutcome
@@ -224,9 +224,11 @@ class Dispatcher:
         copy_logs(self._database, self._store, self._ray, submission_id)
 
     def _complain(self, error: Exception) -> None:
-        if str(error) != self._complaint:
-            _log.warning("tick failed", exc_info=not isinstance(error, DomainError), extra={"error": str(error)})
-        self._complaint = str(error)
+        is_known = isinstance(error, (DomainError, *AWAY))
+        complaint = said(error) if isinstance(error, AWAY) else str(error)
+        if complaint != self._complaint:
+            _log.warning("tick failed", exc_info=not is_known, extra={"error": complaint})
+        self._complaint = complaint
 
     def _try(self, submission_id: str, action: Callable[[str], None]) -> None:
         """One refusal must not keep the others waiting; the next tick tries again."""

@@ -5,7 +5,7 @@ Streams that have read everything wait together: a look a second at the database
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from fastapi.sse import ServerSentEvent
 from services.client.schemas import Event, Scope
 from services.control_plane.access import admit, still_admitted
 from services.control_plane.identity_provider import IdentityProvider
-from services.storage.database import Database
+from services.storage.database import AWAY, Database, said
 from services.storage.errors import LeaseLost, NotAuthorized, Unavailable
 from services.storage.events import count_events, list_events
 from services.storage.jobs import find_job
@@ -47,27 +47,36 @@ class EventStreams:
         self._poll_seconds = poll_seconds
         self._readers = asyncio.Semaphore(READERS)
         self._waiting: set[_Waiting] = set()
+        self._ended = False
         self._looking: asyncio.Task[None] | None = None  # not done while a stream waits
 
     async def follow(self, token: str, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
         """Each event beyond the number `after`, its number as the id: whoever lost the connection goes on there.
 
-        Nothing is held between two reads. The stream ends with its token, too.
+        Nothing is held between two reads. The stream ends with its token, too, and where the database cannot be read.
         """
-        while True:
+        while not self._ended:
             try:
                 async with self._readers:
                     events, count, is_over = await run_in_threadpool(self._read, token, job_id, after)
             except (NotAuthorized, LeaseLost, Unavailable):
+                return
+            except AWAY as error:
+                _log.warning("an event stream ends", extra={"error": said(error)})
                 return
             for event in events:
                 yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=event)
                 after = event.sequence
             if after < count:
                 continue  # there are more than a page
-            if is_over:
+            if is_over or self._ended:
                 return
             await self._change(token, job_id, count)
+
+    def end(self) -> None:
+        """Ends all streams, and those that begin: their clients go on where they are, with another process."""
+        self._ended = True
+        _wake(self._waiting)
 
     def _read(self, token: str, job_id: str, after: int) -> tuple[list[Event], int, bool]:
         """Events beyond a number, how many there are in all, and whether there will be no others."""
@@ -94,9 +103,7 @@ class EventStreams:
             await asyncio.sleep(self._poll_seconds)
             if not self._waiting:
                 return
-            for stream in await run_in_threadpool(self._changed, tuple(self._waiting)):
-                if not stream.woken.done():  # its client may be gone
-                    stream.woken.set_result(None)
+            _wake(await run_in_threadpool(self._changed, tuple(self._waiting)))
 
     def _changed(self, streams: Collection[_Waiting]) -> Collection[_Waiting]:
         """Those that have to read again; where that cannot be told, all: each then meets what is wrong by itself."""
@@ -104,7 +111,15 @@ class EventStreams:
             with self._database.reading() as session:
                 admitted = still_admitted(session, {stream.token for stream in streams}, self._provider)
                 counts = count_events(session, {stream.job for stream in streams})
+        except AWAY:
+            return streams
         except Exception:  # noqa: BLE001  # whatever it was, no stream may wait for ever
             _log.warning("event streams look by themselves", exc_info=True)
             return streams
         return [s for s in streams if counts.get(s.job) != s.events or s.token not in admitted]
+
+
+def _wake(streams: Iterable[_Waiting]) -> None:
+    for stream in streams:
+        if not stream.woken.done():  # its client may be gone
+            stream.woken.set_result(None)

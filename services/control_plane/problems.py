@@ -8,13 +8,13 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.client.schemas import InvalidField, Problem
+from services.storage.database import AWAY, said
 from services.storage.errors import DomainError, Unavailable
 from services.telemetry.logs import request_id
 from services.telemetry.requests import id_header
@@ -38,8 +38,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _cut_off)
-    app.add_exception_handler(OperationalError, _database_error)
-    app.add_exception_handler(PoolTimeoutError, _database_error)
+    for error in AWAY:
+        app.add_exception_handler(error, _database_error)
     app.add_exception_handler(OSError, _disk_error)
     app.add_exception_handler(Exception, _unexpected_error)
 
@@ -137,8 +137,9 @@ async def _cut_off(_: Request, __: Exception) -> JSONResponse:
 
 
 async def _database_error(_: Request, error: Exception) -> JSONResponse:
-    """The database is away, locked, or has no connection left: nothing was written, so the request can be repeated."""
-    _log.error("the database failed", exc_info=error)
+    """The database is away: nothing was written, so the request can be repeated."""
+    assert isinstance(error, SQLAlchemyError)
+    _log.error("the database failed", extra={"error": said(error)})
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer", title=Unavailable.title)
 
 

@@ -18,6 +18,8 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -26,6 +28,7 @@ from services.storage.tables import Table, UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 20
 CONNECTIONS = 48  # opened as needed; FastAPI runs 40 requests at a time, dispatcher and collection need one each
+AWAY = (OperationalError, PoolTimeoutError)  # it does not answer, is locked, or has no connection left
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _NOW = {
@@ -57,6 +60,11 @@ def open_database(url: str) -> Database:
         engine = create_engine(url, json_serializer=_to_json, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True)
     reading = engine.execution_options(read_only=True)
     return Database(engine=engine, reading=sessionmaker(reading), writing=sessionmaker(engine))
+
+
+def said(error: SQLAlchemyError) -> str:
+    """The first line of an error, without the statement that failed and what was in it."""
+    return str(getattr(error, "orig", error)).split("\n", maxsplit=1)[0]
 
 
 def migrate(database: Database) -> None:

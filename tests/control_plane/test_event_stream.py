@@ -268,16 +268,45 @@ def test_a_stream_outlives_a_look_that_failed(streams: EventStreams, database: D
     finished(read())
 
 
-def test_a_stream_breaks_where_the_database_stays_away(
-    streams: EventStreams, database: Database, statements: Statements
+def test_a_stream_ends_with_a_line_where_the_database_stays_away(
+    streams: EventStreams, database: Database, statements: Statements, caplog: pytest.LogCaptureFixture
 ):
     job = a_job(database)
 
     async def read() -> None:
         rest = await caught_up(streams, job)
         statements.refusals = 2  # of the look, and of the stream
-        with pytest.raises(OperationalError):
-            await rest
+        assert await rest == []
+
+    finished(read())
+    (line,) = caplog.records
+    assert (line.getMessage(), vars(line)["error"]) == ("an event stream ends", "the database is away")
+
+
+def test_streams_end_together_and_those_that_begin_then_at_once(streams: EventStreams, database: Database):
+    jobs = [a_job(database) for _ in range(3)]
+
+    async def read() -> None:
+        rest = [await caught_up(streams, job) for job in jobs]
+        streams.end()
+        assert await asyncio.gather(*rest) == [[]] * 3
+        assert await _kinds(streams.follow(FIRST_TOKEN, jobs[0], 0)) == []
+
+    finished(read())
+
+
+def test_a_stream_that_reads_while_all_end_does_not_wait(
+    streams: EventStreams, database: Database, statements: Statements
+):
+    job = a_job(database)
+
+    async def read() -> None:
+        statements.events_come.clear()
+        reading = asyncio.create_task(_kinds(streams.follow(FIRST_TOKEN, job, 0)))
+        await until(lambda: statements.reads() == 1)
+        streams.end()
+        statements.events_come.set()
+        assert await reading == ["queued"]
 
     finished(read())
 

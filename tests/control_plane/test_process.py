@@ -35,6 +35,15 @@ def test_the_process_serves_and_ends_cleanly(tmp_path: Path):
     assert (tmp_path / "fasterseg.db").exists()
 
 
+def test_a_process_that_is_ended_does_not_wait_for_those_who_watch(tmp_path: Path):
+    with control_plane(tmp_path) as served, FasterSegClient(served.address, token=TOKEN) as client:
+        watched = client.stream_events(client.submit("profile", {"dataset": "camvid"}).id)
+        assert next(watched).kind == "queued"
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait() == 0
+    assert "timeout graceful shutdown exceeded" not in served.log.read_text()
+
+
 def test_what_was_traced_is_told_before_the_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)

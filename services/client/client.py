@@ -39,6 +39,7 @@ from .schemas import (
     Plan,
     Preset,
     ProjectLimits,
+    ProjectPage,
     ProjectRecord,
     Scope,
     TokenPage,
@@ -297,6 +298,10 @@ class FasterSegClient:
         """The token, which is good for nothing from now on."""
         request = self._http.build_request("DELETE", f"tokens/{token_id}")
         return parsed(TokenRecord, send(self._http, request, patience_seconds=PATIENCE_SECONDS))
+
+    def projects(self) -> list[ProjectRecord]:
+        """The token's project, or for an operator all, by name."""
+        return parsed(ProjectPage, self._get("projects")).items
 
     def project(self, name: str) -> ProjectRecord:
         """What the jobs of the project, or for an operator of any, have used, and may use."""

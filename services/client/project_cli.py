@@ -8,11 +8,22 @@ from rich.console import Console
 
 from .cli_connection import DEFAULT_URL, AsJson, Url, print_json, service
 from .display import labelled, project_hours
-from .schemas import ProjectRecord
+from .schemas import ProjectPage, ProjectRecord
 
-project_app = typer.Typer(no_args_is_help=True, help="Projects: show what their jobs used, limit it.")
+project_app = typer.Typer(no_args_is_help=True, help="Projects: list them, show what their jobs used, limit it.")
 
 ProjectArgument = Annotated[str, typer.Argument(metavar="NAME", help="Another project than yours: operators only.")]
+
+
+@project_app.command("list")
+def list_(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List what the projects have used, and have left: yours, or for an operator all."""
+    with service(url) as client:
+        projects = client.projects()
+    if as_json:
+        print_json(ProjectPage(items=projects))
+    else:
+        Console().print(labelled((project.name, project_hours(project)) for project in projects))
 
 
 @project_app.command()

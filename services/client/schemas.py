@@ -235,6 +235,10 @@ class ProjectRecord(Schema):
     left_hours: float | None  # null without a limit
 
 
+class ProjectPage(Schema):
+    items: list[ProjectRecord]
+
+
 class PlannedInput(Schema):
     """What a job would read."""
 

@@ -29,6 +29,13 @@ def used_hours_of_project(session: Session, project: str) -> float:
     return (session.scalar(seconds.where(JobRow.project == project)) or 0.0) / _HOUR
 
 
+def used_hours_by_project(session: Session) -> dict[str, float]:
+    """As `used_hours_of_project`, for each project that has had a job."""
+    seconds = func.coalesce(func.sum(AttemptRow.device_seconds), 0.0)
+    query = select(JobRow.project, seconds).outerjoin(AttemptRow, AttemptRow.job == JobRow.id).group_by(JobRow.project)
+    return {project: total / _HOUR for project, total in session.execute(query)}
+
+
 def has_reached_a_limit(now: datetime) -> ColumnElement[bool]:
     """Whether a job of a query has reached one, its own or its project's."""
     return or_(has_reached_its_own_limit(now), has_no_hours_left_in_its_project())

@@ -8,8 +8,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from services.client.schemas import ProjectLimits, ProjectRecord
 from services.storage.database import insert_if_absent
-from services.storage.limits import used_hours_of_project
-from services.storage.tables import ArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow, ProjectRow
+from services.storage.limits import used_hours_by_project, used_hours_of_project
+from services.storage.tables import ArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow, ProjectRow, TokenRow
 
 _PROJECT, _CRITERIA = "project", "criteria"  # in a session's info
 
@@ -23,6 +23,11 @@ def narrow(session: Session, project: str) -> None:
         with_loader_criteria(LatencyTableRow, LatencyTableRow.id.in_(documents)),
         with_loader_criteria(ArchitectureRow, ArchitectureRow.id.in_(documents)),
     ]
+
+
+def widen(session: Session) -> None:
+    """Lets a session see all projects again."""
+    session.info.clear()
 
 
 def project_of(session: Session) -> str:
@@ -39,10 +44,15 @@ def share(session: Session, project: str, document: str) -> None:
 def show_project(session: Session, project: str) -> ProjectRecord:
     """What the jobs of a project have used, and may use."""
     row = session.get(ProjectRow, project)
-    max_hours = None if row is None else row.max_hours
-    used = used_hours_of_project(session, project)
-    left = None if max_hours is None else max(max_hours - used, 0.0)
-    return ProjectRecord(name=project, max_hours=max_hours, used_hours=used, left_hours=left)
+    return _record(project, None if row is None else row.max_hours, used_hours_of_project(session, project))
+
+
+def list_projects(session: Session) -> list[ProjectRecord]:
+    """Every project that a token or a job is of, or that an operator has limited, by name."""
+    limits = {row.name: row.max_hours for row in session.scalars(select(ProjectRow))}
+    used = used_hours_by_project(session)
+    names = limits.keys() | used.keys() | set(session.scalars(select(TokenRow.project).distinct()))
+    return [_record(name, limits.get(name), used.get(name, 0.0)) for name in sorted(names)]
 
 
 def locked_project(session: Session, project: str) -> ProjectRow:
@@ -57,6 +67,11 @@ def limit_project(session: Session, project: str, limits: ProjectLimits) -> Proj
     locked_project(session, project).max_hours = limits.max_hours
     session.flush()
     return show_project(session, project)
+
+
+def _record(project: str, max_hours: float | None, used: float) -> ProjectRecord:
+    left = None if max_hours is None else max(max_hours - used, 0.0)
+    return ProjectRecord(name=project, max_hours=max_hours, used_hours=used, left_hours=left)
 
 
 @event.listens_for(Session, "do_orm_execute")

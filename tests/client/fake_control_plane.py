@@ -48,6 +48,7 @@ from services.client.schemas import (
     Problem,
     Progress,
     ProjectLimits,
+    ProjectPage,
     ProjectRecord,
     Reason,
     ResolvedInputs,
@@ -322,6 +323,8 @@ class FakeControlPlane:
                 return _ok(Health(status="ok", version="0.1.0", ray_dashboard="http://127.0.0.1:8265", **parts))
             case _, ["latency-tables", *rest]:
                 return self._latency_tables(method, rest, body)
+            case "GET", ["projects"]:
+                return _ok(ProjectPage(items=list(self.projects.values())))
             case "GET", ["projects", name]:
                 return _ok(self.projects[name])
             case "PUT", ["projects", name]:

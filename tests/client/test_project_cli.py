@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.client.schemas import ProjectRecord
+from services.client.schemas import ProjectPage, ProjectRecord
 from tests.client.conftest import Run
 from tests.client.fake_control_plane import FakeControlPlane, a_plan, a_project
 
@@ -19,6 +19,16 @@ def test_a_project_is_shown(plane: FakeControlPlane, run: Run) -> None:
     assert lines(run("project", "show", "maps").stdout)[1] == "hours 1.25 of 20 used, 18.75 left"
     shown = ProjectRecord.model_validate_json(run("project", "show", "maps", "--json").stdout)
     assert shown == plane.projects["maps"]
+
+
+def test_projects_are_listed(plane: FakeControlPlane, run: Run) -> None:
+    plane.projects["maps"] = a_project(name="maps", max_hours=20, left_hours=18.75)
+
+    printed = lines(run("project", "list").stdout)
+
+    assert printed == ["default 1.25 used, no limit", "maps 1.25 of 20 used, 18.75 left"]
+    listed = ProjectPage.model_validate_json(run("project", "list", "--json").stdout)
+    assert listed.items == list(plane.projects.values())
 
 
 def test_a_limit_is_set_and_taken_away(plane: FakeControlPlane, run: Run) -> None:

@@ -91,6 +91,27 @@ def test_a_project_is_seen_by_its_own_and_by_operators(
     )
 
 
+def test_an_operator_sees_all_projects_and_others_their_own(
+    api: TestClient, database: Database, shown: Callable[..., Headers]
+):
+    work(database, a_worker(database, "maps"), hours=2)
+    api.put("projects/limited", json={"max_hours": 3})
+    reader = shown(Scope.READ, "new")
+
+    def listed(headers: Headers) -> list[tuple[str, float, float | None]]:
+        items = api.get("projects", headers=headers).json()["items"]
+        return [(item["name"], round(item["used_hours"], 2), item["left_hours"]) for item in items]
+
+    assert listed(shown(Scope.OPERATOR, "maps")) == [
+        ("default", 0.0, None),
+        ("limited", 0.0, 3.0),
+        ("maps", 2.0, None),
+        ("new", 0.0, None),
+    ]
+    assert listed(reader) == [("new", 0.0, None)]
+    assert listed(shown(Scope.ADMIN, "maps")) == [("maps", 2.0, None)]
+
+
 def test_a_project_that_has_not_changed_is_not_sent_again(api: TestClient, database: Database):
     worker = a_worker(database)
     tag = api.get("projects/default").headers["etag"]

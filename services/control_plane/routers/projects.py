@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from services.client.schemas import Project, ProjectLimits, ProjectRecord
+from services.client.schemas import Project, ProjectLimits, ProjectPage, ProjectRecord, Scope
 from services.control_plane.access import enter
 from services.control_plane.entity_tags import (
     CHANGED,
@@ -15,11 +15,20 @@ from services.control_plane.entity_tags import (
     tagged,
 )
 from services.control_plane.parts import MAKES_RUNNABLE, Operator, Reader
-from services.storage.projects import limit_project, show_project
+from services.storage.projects import limit_project, list_projects, show_project, widen
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
 Name = Annotated[Project, Path()]
+
+
+@router.get("")
+def list_(reader: Reader) -> ProjectPage:
+    """The token's project, or all for an operator, by name."""
+    if not reader.admission.scope.covers(Scope.OPERATOR):
+        return ProjectPage(items=[show_project(reader.session, reader.admission.project)])
+    widen(reader.session)
+    return ProjectPage(items=list_projects(reader.session))
 
 
 @router.get("/{name}", response_model=ProjectRecord, responses=UNCHANGED)

@@ -42,11 +42,19 @@ class RowCollector(Collector):
         )
         for outcome, number in counts.ended_attempts.items():
             ended.add_metric([outcome], number)
+        used = GaugeMetricFamily("fasterseg_project_used_hours", "What all its jobs have worked", labels=["project"])
+        allowed = GaugeMetricFamily("fasterseg_project_max_hours", "What all its jobs may work", labels=["project"])
+        for project in counts.projects:
+            used.add_metric([project.name], project.used_hours)
+            if project.max_hours is not None:
+                allowed.add_metric([project.name], project.max_hours)
         wait, silence = counts.longest_wait_seconds, counts.longest_silence_seconds
         yield jobs
         yield _by_failure("fasterseg_jobs_failed", "Jobs that failed, by who had to act", counts.failed_jobs)
         yield GaugeMetricFamily("fasterseg_jobs_paused", "Those of the queued and running ones", counts.paused_jobs)
         yield ended
+        yield used
+        yield allowed
         yield _by_failure("fasterseg_attempts_failed", "Attempts that failed or were lost", counts.failed_attempts)
         yield GaugeMetricFamily("fasterseg_attempts_live", "Attempts whose workers may write", counts.live_attempts)
         yield GaugeMetricFamily("fasterseg_longest_wait_seconds", "For how long a job could have started", wait)

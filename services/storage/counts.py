@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from services.client.schemas import FailureClass, JobKind, JobState, JsonObject
+from services.client.schemas import FailureClass, JobKind, JobState, JsonObject, ProjectRecord
 from services.storage.attempts import longest_silence_seconds
 from services.storage.collection import unnamed_bytes
 from services.storage.database import database_now
 from services.storage.jobs import longest_wait_seconds
 from services.storage.limits import has_reached_a_limit
+from services.storage.projects import list_projects
 from services.storage.tables import AttemptOutcome, AttemptRow, BlobRow, CheckpointRow, JobRow, LatencyTableRow, Table
 
 
@@ -31,6 +32,7 @@ class Counts:
     latency_tables: int
     blob_bytes: int
     unnamed_blob_bytes: int  # of those that no row names: to be collected
+    projects: list[ProjectRecord]
 
 
 def count(session: Session) -> Counts:
@@ -54,6 +56,7 @@ def count(session: Session) -> Counts:
         latency_tables=_rows(session, LatencyTableRow),
         blob_bytes=session.scalar(select(func.sum(BlobRow.size))) or 0,
         unnamed_blob_bytes=unnamed_bytes(session),
+        projects=list_projects(session),
     )
 
 

@@ -14,7 +14,7 @@ from services.storage.jobs import request_pause, resume_job
 from services.storage.tables import JobRow
 from services.storage.worker_writes import fail, succeed
 from tests.control_plane.test_submission import submitted
-from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff, end_lease
+from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff, end_lease, work_for
 
 Samples = dict[tuple[str, ...], float]
 
@@ -114,6 +114,20 @@ def test_a_child_waits_from_when_its_parent_has_succeeded(api: TestClient, datab
         succeed(session, worker.submission_id, worker.token, a_success(JobKind.PROFILE))
 
     assert 0 < read(api)["fasterseg_longest_wait_seconds",] < 60
+
+
+def test_projects_tell_their_hours_and_limits(api: TestClient, database: Database):
+    api.put("projects/maps", json={"max_hours": 5})
+    a_job(database)
+    with database.writing.begin() as session:
+        work_for(session, a_started_worker(database), 2.0)
+
+    samples = read(api)
+
+    assert samples["fasterseg_project_used_hours", "default"] == pytest.approx(2.0, abs=0.01)
+    assert samples["fasterseg_project_used_hours", "maps"] == 0
+    limits = {key[1]: value for key, value in samples.items() if key[0] == "fasterseg_project_max_hours"}
+    assert limits == {"maps": 5.0}
 
 
 def _age(database: Database, hours: int) -> None:

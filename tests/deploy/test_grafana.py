@@ -12,12 +12,15 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.client.client import FasterSegClient
+from services.client.schemas import ProjectLimits
 from services.control_plane.__main__ import open_parts
 from services.control_plane.app import create_app
 from services.control_plane.settings import Settings
 from services.profiler.documents import Documents
 from services.profiler.serve_app import create_app as create_profiler
 from services.storage.database import migrate
+from services.storage.projects import limit_project
+from services.storage.tables import FIRST_PROJECT
 from services.storage.tokens import keep_first_token
 from services.workers.metrics import GAUGES
 from tests.control_plane.builders import a_dispatcher
@@ -56,6 +59,8 @@ def _control_planes(folder: Path) -> str:
         keep_first_token(session, TOKEN)
     app = create_app(parts)
     a_job(parts.database)
+    with parts.database.writing.begin() as session:
+        limit_project(session, FIRST_PROJECT, ProjectLimits(max_hours=1.0))
     a_dispatcher(parts, registry=app.state.registry).tick()
     text = _read_twice(TestClient(app))
     parts.database.engine.dispose()

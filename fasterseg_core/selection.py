@@ -27,6 +27,8 @@ from fasterseg_core.subnetwork import recalibrate, subnetwork
 RECALIBRATION_BATCHES = 8
 IN_MEMORY_BYTES = 512 * 2**20  # images whose pixels take less are decoded once in a search
 
+_Key = tuple[str, tuple[int, ...]]  # "derived" or "head", and its branches
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -110,9 +112,6 @@ def best(selections: Sequence[Selection], exponent: float, target_ms: float | No
         return -abs(selection.latency_ms - target_ms), criterion
 
     return max(selections, key=rank)
-
-
-_Key = tuple[str, tuple[int, ...]]  # "derived" or "head", and its branches
 
 
 class _DerivedNetworks(nn.Module):

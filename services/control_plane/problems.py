@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.client.schemas import InvalidField, Problem
 from services.storage.database import AWAY, said
-from services.storage.errors import DomainError, Unavailable
+from services.storage.errors import DomainError, Unavailable, described, invalid_field
 from services.telemetry.logs import request_id
 from services.telemetry.requests import id_header
 
@@ -111,19 +111,15 @@ async def _domain_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = [
-        InvalidField(field=_place(item["loc"]), message=item["msg"].removeprefix("Value error, "))
-        for item in error.errors()
-    ]
-    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:3])
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, title="Invalid request", errors=fields)
+    fields = [invalid_field(item["msg"], *_place(item["loc"])) for item in error.errors()]
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, described(fields), title="Invalid request", errors=fields)
 
 
-def _place(location: Sequence[str | int]) -> str:
-    """A place in the request as a dotted path, without naming the body."""
+def _place(location: Sequence[str | int]) -> Sequence[str | int]:
+    """A place in the request, without naming the body."""
     inner = location[1:] if location[0] == "body" else location
     is_offset = len(inner) == 1 and isinstance(inner[0], int)  # of what is no JSON
-    return "body" if is_offset or not inner else ".".join(map(str, inner))
+    return ("body",) if is_offset or not inner else inner
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:

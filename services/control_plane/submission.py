@@ -22,7 +22,7 @@ from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from fasterseg_core.presets import PAPER, QUICK
 from fasterseg_core.search_space import Resolution
 from services.client import schemas
-from services.client.schemas import InvalidField, JobKind, JobState, JobSubmission, JsonObject, Preset
+from services.client.schemas import JobKind, JobState, JobSubmission, JsonObject, Preset
 from services.storage.database import database_now
 from services.storage.documents import find_architecture, find_latency_table, parse_latency_table
 from services.storage.errors import Conflict, InvalidRequest, NotFound
@@ -125,14 +125,7 @@ def parse_spec(kind: JobKind, spec: JsonObject, preset: Preset = Preset.PAPER) -
     try:
         return _SPECS[kind].validate_json(json.dumps(_merged(start, spec)), strict=True, extra="forbid")
     except ValidationError as error:
-        fields = tuple(
-            InvalidField(
-                field=".".join(["spec", *map(str, item["loc"])]), message=item["msg"].removeprefix("Value error, ")
-            )
-            for item in error.errors(include_input=False, include_url=False)
-        )
-        detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:3])
-        raise InvalidRequest(detail, fields) from error
+        raise InvalidRequest.below("spec", error) from error
 
 
 def _merged(start: JsonObject, changes: JsonObject) -> JsonObject:
@@ -166,48 +159,59 @@ def _parents(session: Session, after: list[str], find: Callable[[Session, str], 
 def _sources(submission: JobSubmission, spec: JobConfig, parents: list[JobRow]) -> dict[str, str]:
     """The parent that makes each input which the submission does not name itself."""
     named = submission.inputs.model_dump(exclude_none=True)
-    readable = _makers(spec, parents)
+    readable = _inputs(spec, parents)
     for name in named:
         if name not in readable:
             raise InvalidRequest.at(f"inputs.{name}", f"this {submission.kind} job reads none")
     sources = {}
-    for name, (makers, is_required, description) in readable.items():
+    for name, source in readable.items():
         if name in named:
             continue
-        if len(makers) > 1:
-            ids = ", ".join(job.id for job in makers)
-            raise InvalidRequest.at(
-                "after", f"{description}s {ids} all make an input {name}: name one in inputs.{name}"
-            )
-        if makers:
-            sources[name] = makers[0].id
-        elif is_required:
-            raise InvalidRequest.at(f"inputs.{name}", f"missing: name one, or a {description} in after")
+        if len(source.makers) > 1:
+            ids = ", ".join(job.id for job in source.makers)
+            each = f"{source.maker}s {ids} all make an input {name}"
+            raise InvalidRequest.at("after", f"{each}: name one in inputs.{name}")
+        if source.makers:
+            sources[name] = source.makers[0].id
+        elif source.is_required:
+            raise InvalidRequest.at(f"inputs.{name}", f"missing: name one, or a {source.maker} in after")
     return sources
 
 
-def _makers(spec: JobConfig, parents: list[JobRow]) -> dict[str, tuple[list[JobRow], bool, str]]:
-    """What a job reads: input -> (the parents that make one, whether it is required, what such a parent is called)."""
+@dataclass(frozen=True)
+class _Input:
+    """Something that a job reads: the parents that make one, and what such a parent is called."""
+
+    makers: list[JobRow]
+    maker: str
+    is_required: bool = True
+
+
+def _inputs(spec: JobConfig, parents: list[JobRow]) -> dict[str, _Input]:
+    """What a job reads, by name."""
     profiles = [job for job in parents if job.kind is JobKind.PROFILE]
     searches = [job for job in parents if job.kind is JobKind.SEARCH]
     retrains = [job for job in parents if job.kind is JobKind.RETRAIN]
     match spec:
         case ProfileConfig():  # an earlier table, by name only: jobs of several engines may wait for each other
-            return {"latency_table": ([], False, "profile job")}
+            return {"latency_table": _Input([], "profile job", is_required=False)}
         case SearchConfig():
-            return {"latency_table": (profiles, True, "profile job")}
+            return {"latency_table": _Input(profiles, "profile job")}
         case RetrainConfig(role=Role.TEACHER, pruning=None):
-            return {"architecture": (searches, True, "search job")}
+            return {"architecture": _Input(searches, "search job")}
         case RetrainConfig():
             teachers = [job for job in retrains if job.spec["role"] == Role.TEACHER]
             return {
-                "architecture": (searches, True, "search job"),
-                "teacher": (teachers, False, "retrain job of a teacher"),
+                "architecture": _Input(searches, "search job"),
+                "teacher": _Input(teachers, "retrain job of a teacher", is_required=False),
             }
         case EvaluateConfig():
-            return {"network": (retrains, True, "retrain job")}
+            return {"network": _Input(retrains, "retrain job")}
         case ExportConfig():
-            return {"network": (retrains, True, "retrain job"), "latency_table": (profiles, False, "profile job")}
+            return {
+                "network": _Input(retrains, "retrain job"),
+                "latency_table": _Input(profiles, "profile job", is_required=False),
+            }
 
 
 # ---- whether the inputs fit -----------------------------------------------------------------------------------------

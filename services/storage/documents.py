@@ -12,7 +12,7 @@ from fasterseg_core.latency_calibration import Calibration
 from fasterseg_core.latency_table import LatencyTable, RowState
 from fasterseg_core.search_space import Operator
 from services.client import schemas
-from services.client.schemas import InvalidField, JsonObject
+from services.client.schemas import JsonObject
 from services.storage.database import database_now, insert_if_absent
 from services.storage.errors import InvalidRequest, NotFound
 from services.storage.projects import project_of, share
@@ -213,10 +213,6 @@ def _architecture_records(session: Session, rows: list[ArchitectureRow]) -> list
 
 
 def _invalid(error: ValidationError | ValueError, field: str) -> InvalidRequest:
-    if not isinstance(error, ValidationError):
-        return InvalidRequest.at(field, str(error))
-    fields = tuple(
-        InvalidField(field=".".join([field, *map(str, item["loc"])]), message=item["msg"].removeprefix("Value error, "))
-        for item in error.errors(include_input=False, include_url=False)
-    )
-    return InvalidRequest(f"{field} is malformed", fields)
+    if isinstance(error, ValidationError):
+        return InvalidRequest.below(field, error)
+    return InvalidRequest.at(field, str(error))

@@ -1,8 +1,21 @@
 """Why a request is refused, each reason with its status; the control plane turns them into problem documents."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+from pydantic import ValidationError
+
 from services.client.schemas import InvalidField
+
+
+def invalid_field(message: str, *place: str | int) -> InvalidField:
+    """One of pydantic's errors, its place as a dotted path."""
+    return InvalidField(field=".".join(map(str, place)), message=message.removeprefix("Value error, "))
+
+
+def described(fields: Sequence[InvalidField]) -> str:
+    """The first of the wrong fields in one line."""
+    return "; ".join(f"{field.field}: {field.message}" for field in fields[:3])
 
 
 class DomainError(Exception):
@@ -27,6 +40,15 @@ class InvalidRequest(DomainError):
     def at(cls, field: str, message: str) -> "InvalidRequest":
         """The error of one field."""
         return cls(f"{field}: {message}", (InvalidField(field=field, message=message),))
+
+    @classmethod
+    def below(cls, field: str, error: ValidationError) -> "InvalidRequest":
+        """The errors of a document in a field; what was sent is not among them."""
+        fields = tuple(
+            invalid_field(item["msg"], field, *item["loc"])
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        return cls(described(fields), fields)
 
 
 class NotAuthorized(DomainError):

@@ -10,10 +10,9 @@ from sqlalchemy.orm import Session, aliased
 
 from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, JsonObject, Limits, Reason
 from services.storage.database import database_now, insert_if_absent, new_id
-from services.storage.errors import Conflict, InvalidRequest, NotFound
+from services.storage.errors import Conflict, InvalidRequest, NotFound, described
 from services.storage.events import add_event
 from services.storage.limits import (
-    described,
     has_reached_a_limit,
     has_reached_its_own_limit,
     reached_limits,

@@ -4,7 +4,7 @@ A job that reaches one of its own is paused until it is resumed. Where its proje
 more, and goes on by itself.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
@@ -84,8 +84,3 @@ def _is_used_up() -> ColumnElement[bool]:
     used = select(func.coalesce(func.sum(AttemptRow.device_seconds), 0.0)).join(JobRow, JobRow.id == AttemptRow.job)
     of_all_jobs = used.where(JobRow.project == ProjectRow.name).correlate(ProjectRow).scalar_subquery()
     return and_(ProjectRow.max_hours.is_not(None), ProjectRow.max_hours <= of_all_jobs / _HOUR)
-
-
-def described(limits: Sequence[InvalidField]) -> str:
-    """Limits in one line."""
-    return "; ".join(f"{limit.field}: {limit.message}" for limit in limits)

@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 from services.client import schemas
 from services.client.schemas import Artifact, InvalidField, JobKind, JobState
 from services.storage.database import database_now
+from services.storage.errors import described
 from services.storage.inputs import known_inputs
 from services.storage.jobs import list_jobs
-from services.storage.limits import described, reached_limits, used_hours, used_up_projects
+from services.storage.limits import reached_limits, used_hours, used_up_projects
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, DerivedArchitectureRow, JobEdgeRow, JobRow
 
 

@@ -42,7 +42,7 @@ def follow(
     metrics: JobMetrics,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Runs a search or a retraining to its end, from where it was last; epochs leave events.
+    """Runs a search or a retraining to its end, from where it was last; epochs and their warnings leave events.
 
     Checkpoints are made as `Rhythm` says.
 
@@ -58,6 +58,8 @@ def follow(
                 attempt.progress(last)
                 metrics.step(report, clock() - since, attempt.waiting)
             case EpochReport():
+                if report.warning is not None:
+                    attempt.event("warning", {"phase": report.phase, "epoch": report.epoch, "message": report.warning})
                 attempt.event("epoch", json_object(report))
                 metrics.epoch(report)
                 assert last is not None, "an epoch has steps, taken now or before the checkpoint"

@@ -8,15 +8,13 @@ from fasterseg_core.config import RetrainConfig
 from fasterseg_core.datasets.transforms import scaled_size
 from fasterseg_core.figures import training_curves
 from fasterseg_core.network import load_network, save_network
-from fasterseg_core.retrain import Retrain, RetrainState
+from fasterseg_core.retrain import Retrain
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
-from services.workers.checkpoints import State, resume
 from services.workers.data import load_data
-from services.workers.event_file import EVENT_FILE, StepsState, event_file
-from services.workers.following import follow
 from services.workers.job import Job, config_of
 from services.workers.outputs import history, json_object, store, store_json
+from services.workers.training import train
 
 
 def run(job: Job, attempt: AttemptClient) -> None:
@@ -27,19 +25,7 @@ def run(job: Job, attempt: AttemptClient) -> None:
     data = load_data(job, config.dataset, "train", scaled_size(config.resolution, max(config.scales)))
     teacher = None if job.inputs.teacher is None else load_network(attempt.download(job.inputs.teacher))
     training = Retrain(config, Architecture.from_document(document), data, job.device, teacher)
-    kind = CheckpointKind.RETRAINING
-    with event_file(job.tensorboard) as events:
-
-        def load(state: State) -> None:
-            training.load_state_dict(cast(RetrainState, state))
-            events.load(cast(StepsState, state["steps"]), training.history)
-
-        def state() -> State:
-            return {**training.state_dict(), "steps": events.state()}
-
-        last = resume(load, kind, job.checkpoints, attempt)
-        follow(events.recorded(training.run()), state, kind, last, attempt, job.metrics)
-        watched = store(attempt, EVENT_FILE, events.finished())
+    watched = train(training, CheckpointKind.RETRAINING, job, attempt)
 
     best, newest = training.best_network(), training.last_network()
     reports = training.history

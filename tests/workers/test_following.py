@@ -44,6 +44,17 @@ def test_steps_are_told_and_an_epoch_leaves_an_event_and_a_checkpoint():
     assert (last[1].step, last[1].miou) == (2, 0.25)
 
 
+def test_an_epochs_warning_is_left_as_an_event():
+    attempt = FakeAttempt()
+    collapsing = EpochReport(phase="search", epoch=1, loss=1.0, warning="the student is collapsing")
+
+    follow([a_step(1), collapsing], dict, SEARCH, None, attempt, FakeMetrics())
+
+    warning, epoch = attempt.events
+    assert warning == ("warning", {"phase": "search", "epoch": 1, "message": "the student is collapsing"})
+    assert epoch[0] == "epoch"
+
+
 def test_steps_epochs_and_checkpoints_are_shown_to_prometheus():
     attempt, clock, metrics = FakeAttempt(), FakeClock(), FakeMetrics()
     attempt.waiting = 3

@@ -14,7 +14,7 @@ from rich.console import Console
 from .architecture_diff import architecture_diff
 from .cli_connection import DEFAULT_URL, FAILED, AsJson, Url, first_error, print_json, service, watch_to_the_end
 from .cli_programs import TO_ANOTHER_PROGRAM, run_core, run_service
-from .client import FasterSegClient
+from .client import FasterSegClient, SubmissionOptions
 from .display import job_details, job_table
 from .lut_cli import lut_app
 from .plan_display import plan_details
@@ -98,33 +98,20 @@ def submit(
     if plan and wait:
         raise typer.BadParameter("--plan submits nothing that could be waited for", param_hint="--wait")
     configuration = _configuration(spec, settings or [])
-    job_inputs = _inputs(inputs or [])
+    options: SubmissionOptions = {
+        "preset": preset,
+        "after": after or [],
+        "inputs": _inputs(inputs or []),
+        "name": name,
+        "priority": priority,
+        "max_hours": max_hours,
+        "deadline": deadline,
+    }
     with service(url) as client:
         if plan:
-            planned = client.plan(
-                kind,
-                configuration,
-                preset=preset,
-                after=after or [],
-                inputs=job_inputs,
-                name=name,
-                priority=priority,
-                max_hours=max_hours,
-                deadline=deadline,
-            )
-            _show_plan(planned, as_json)
+            _show_plan(client.plan(kind, configuration, **options), as_json)
             return
-        job = client.submit(
-            kind,
-            configuration,
-            preset=preset,
-            after=after or [],
-            inputs=job_inputs,
-            name=name,
-            priority=priority,
-            max_hours=max_hours,
-            deadline=deadline,
-        )
+        job = client.submit(kind, configuration, **options)
         if not as_json:
             typer.echo(job.id)
         if wait:

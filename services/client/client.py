@@ -3,12 +3,12 @@
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import httpx
 from pydantic import BaseModel
@@ -55,6 +55,18 @@ STREAM_PAUSE_SECONDS = 1.0  # before a stream is opened again
 EVENT_DATA = b"data: "  # begins the line of a server-sent event that holds it
 
 
+class SubmissionOptions(TypedDict, total=False):
+    """What a submission may say besides its kind and spec; `preset` is `paper` where nothing is said."""
+
+    preset: Preset | str
+    after: Sequence[str]  # ids of jobs, on whose results it runs
+    inputs: Inputs
+    name: str | None
+    priority: int  # from -100 to 100; of two jobs that can run the higher starts first
+    max_hours: float | None
+    deadline: datetime | None
+
+
 class FasterSegClient:
     """A connection to the service at `url`, which asks for a token of a project; a context manager.
 
@@ -83,39 +95,19 @@ class FasterSegClient:
         kind: JobKind | str,
         spec: JsonObject | None = None,
         *,
-        preset: Preset | str = Preset.PAPER,
-        after: Iterable[str] = (),
-        inputs: Inputs | None = None,
-        name: str | None = None,
-        priority: int = 0,
-        max_hours: float | None = None,
-        deadline: datetime | None = None,
         idempotency_key: str | None = None,
+        **options: Unpack[SubmissionOptions],
     ) -> Job:
         """The accepted job; submitting again with the same key and values returns the same job."""
-        submission = _submission(kind, spec, preset, after, inputs, name, priority, max_hours, deadline)
-        key = idempotency_key or uuid.uuid4().hex
-        return parsed(Job, self._post("jobs", submission, headers={"Idempotency-Key": key}))
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return parsed(Job, self._post("jobs", _submission(kind, spec, options), headers=headers))
 
-    def plan(
-        self,
-        kind: JobKind | str,
-        spec: JsonObject | None = None,
-        *,
-        preset: Preset | str = Preset.PAPER,
-        after: Iterable[str] = (),
-        inputs: Inputs | None = None,
-        name: str | None = None,
-        priority: int = 0,
-        max_hours: float | None = None,
-        deadline: datetime | None = None,
-    ) -> Plan:
+    def plan(self, kind: JobKind | str, spec: JsonObject | None = None, **options: Unpack[SubmissionOptions]) -> Plan:
         """What a submission of the same values would be, with its steps and its estimated cost; nothing is submitted.
 
         Refused as it would be, but for rows that a search's latency table lacks: these are named.
         """
-        submission = _submission(kind, spec, preset, after, inputs, name, priority, max_hours, deadline)
-        return parsed(Plan, self._post("plans", submission))
+        return parsed(Plan, self._post("plans", _submission(kind, spec, options)))
 
     def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[Job]:
         """All jobs, or those of a state or kind, newest first, fetched page by page."""
@@ -329,28 +321,8 @@ class FasterSegClient:
         return send(self._http, build_post(self._http, path, body, headers), patience_seconds=PATIENCE_SECONDS)
 
 
-def _submission(
-    kind: JobKind | str,
-    spec: JsonObject | None,
-    preset: Preset | str,
-    after: Iterable[str],
-    inputs: Inputs | None,
-    name: str | None,
-    priority: int,
-    max_hours: float | None,
-    deadline: datetime | None,
-) -> JobSubmission:
-    return JobSubmission(
-        kind=JobKind(kind),
-        preset=Preset(preset),
-        spec=spec or {},
-        after=list(after),
-        inputs=inputs or Inputs(),
-        name=name,
-        priority=priority,
-        max_hours=max_hours,
-        deadline=deadline,
-    )
+def _submission(kind: JobKind | str, spec: JsonObject | None, options: SubmissionOptions) -> JobSubmission:
+    return JobSubmission.model_validate({"kind": kind, "spec": spec or {}, **options})
 
 
 def _write(path: Path, data: bytes) -> Path:

@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 
 from fasterseg_core.config import CPU_ENGINES, Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
-from fasterseg_core.search_space import OPERATORS, Resolution, SearchSpace
+from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
 from services.profiler.neighbours import workload_between
 from services.profiler.random_networks import network_workload, random_architectures
@@ -27,25 +26,8 @@ from services.profiler.runners import (
     operator_workload,
     verify,
 )
+from tests.profiler.builders import KEYS, an_unknown_operator
 
-KEYS = [
-    *(
-        f"{operator} 8->16 {size} /{stride}"
-        for operator in OPERATORS
-        for size in ("9x11", "8x12", "9x12")
-        for stride in (1, 2)
-    ),
-    "skip 8->8 9x11 /1",
-    "stem 3->16 64x96 /8",
-    "stem 3->16 71x90 /8",
-    "pointwise 8->16 9x11 /1",
-    "upsample 8->8 8x12 /2",
-    "upsample 8->8 9x11 /2",
-    "upsample 3->3 71x90 /8",
-    "concat 8->24 9x11 /1",
-    "prediction 8->11 9x11 /1",
-    "neighbours 8->8 9x11 /1",
-]
 SMALL = "conv 96->96 32x64 /1"
 LARGE = "conv_x2 96->96 128x256 /1"
 
@@ -82,14 +64,6 @@ def limit(asked: tuple[Engine, Precision]) -> float:
 
 def workload(key: str) -> Workload:
     return operator_workload(OperatorSpec.from_key(key))
-
-
-def an_unknown_operator() -> bytes:
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8, 9, 12)) for name in ("input", "output")]
-    node = helper.make_node("Unheard", ["input"], ["output"], domain="nowhere")
-    graph = helper.make_graph([node], "graph", ends[:1], ends[1:])
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("nowhere", 1)]
-    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
 def a_workload_of(model: bytes) -> Workload:

@@ -10,9 +10,8 @@ from services.control_plane.parts import Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
 from services.storage.jobs import claim_job
-from tests.control_plane.test_submission import submitted
+from tests.control_plane.builders import as_worker, submitted, upload
 from tests.storage.builders import (
-    Worker,
     a_checkpoint,
     a_progress,
     a_started_worker,
@@ -20,16 +19,6 @@ from tests.storage.builders import (
     a_usage,
     end_backoff,
 )
-
-
-def as_worker(worker: Worker) -> dict[str, str]:
-    return {"Authorization": f"Bearer {worker.token}"}
-
-
-def upload(api: TestClient, worker: Worker, body: bytes) -> str:
-    digest = hashlib.sha256(body).hexdigest()
-    assert api.put(f"blobs/{digest}", content=body, headers=as_worker(worker)).status_code == 204
-    return digest
 
 
 def test_a_ticket_is_redeemed_once(api: TestClient, database: Database):

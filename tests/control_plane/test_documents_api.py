@@ -13,9 +13,8 @@ from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
 from services.storage.tables import FIRST_PROJECT
 from services.storage.worker_writes import add_checkpoint
+from tests.control_plane.builders import a_stored_table, run_next, submitted, upload
 from tests.control_plane.fakes import FakeProfiler, FakeRay
-from tests.control_plane.test_attempts_api import upload
-from tests.control_plane.test_submission import a_stored_table, run_next, submitted
 from tests.storage.builders import (
     a_checkpoint,
     a_latency_table,

@@ -18,8 +18,8 @@ from services.storage.database import Database
 from services.storage.events import PAGE
 from services.storage.jobs import request_cancel
 from services.storage.worker_writes import acknowledge_stop, report_events
+from tests.control_plane.builders import submitted
 from tests.control_plane.conftest import FIRST_TOKEN
-from tests.control_plane.test_submission import submitted
 from tests.storage.builders import a_job, a_started_worker
 
 

@@ -11,8 +11,8 @@ from services.storage.attempts import lose_attempt
 from services.storage.database import Database
 from services.storage.jobs import pause_where_limits_are_reached
 from services.storage.worker_writes import acknowledge_stop, heartbeat
+from tests.control_plane.builders import submitted
 from tests.control_plane.fakes import FakeRay
-from tests.control_plane.test_submission import submitted
 from tests.storage.builders import a_progress, a_started_worker, pass_deadline, work_for
 
 

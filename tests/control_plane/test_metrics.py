@@ -13,7 +13,7 @@ from services.storage.database import Database, database_now
 from services.storage.jobs import request_pause, resume_job
 from services.storage.tables import JobRow
 from services.storage.worker_writes import fail, succeed
-from tests.control_plane.test_submission import submitted
+from tests.control_plane.builders import submitted
 from tests.storage.builders import a_blob, a_job, a_started_worker, a_success, end_backoff, end_lease, work_for
 
 Samples = dict[tuple[str, ...], float]

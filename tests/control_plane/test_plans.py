@@ -23,7 +23,7 @@ from services.control_plane.submission import PRESETS
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
 from services.storage.worker_writes import heartbeat, report_events, succeed
-from tests.control_plane.test_submission import SPECS, a_stored_table, submitted
+from tests.control_plane.builders import SPECS, a_stored_table, submitted
 from tests.storage.builders import (
     a_blob,
     a_latency_table,

@@ -1,49 +1,19 @@
 """Submissions over HTTP: what is accepted, and that everything wrong is named before a job exists."""
 
-from dataclasses import replace
-
 import pytest
 from fastapi.testclient import TestClient
 
 from fasterseg_core.config import DatasetName
-from fasterseg_core.latency_table import LatencyTable
-from fasterseg_core.operator_specs import OperatorSpec
 from services.client.schemas import FailureClass, JobKind, JsonObject, Reason
 from services.storage.database import Database, database_now
-from services.storage.documents import add_latency_table
 from services.storage.jobs import fail_job, locked_job
-from services.storage.tables import FIRST_PROJECT
-from services.storage.worker_writes import succeed
+from tests.control_plane.builders import SPECS, a_stored_table, run_next, submit, submitted
 from tests.storage.builders import (
-    RESOLUTION,
     SPACE,
-    a_blob,
     a_latency_table,
-    a_started_worker,
-    a_success,
     an_architecture,
     an_architecture_document,
 )
-
-SPECS: dict[str, JsonObject] = {
-    "profile": {"space": SPACE, "resolution": RESOLUTION, "dataset": "camvid"},
-    "search": {"space": SPACE, "resolution": RESOLUTION, "image_scale": 1.0, "dataset": "camvid"},
-    "retrain": {"dataset": "camvid"},
-    "evaluate": {"dataset": "camvid"},
-    "export": {"resolution": RESOLUTION},
-}
-
-
-def submit(api: TestClient, kind: str, *, after: tuple[str, ...] = (), **values: object) -> JsonObject:
-    """The accepted job."""
-    response = api.post("jobs", json={"kind": kind, "spec": SPECS[kind], "after": list(after), **values})
-    assert response.status_code == 202, response.text
-    job: JsonObject = response.json()
-    return job
-
-
-def submitted(api: TestClient, kind: str, *, after: tuple[str, ...] = (), **values: object) -> str:
-    return str(submit(api, kind, after=after, **values)["id"])
 
 
 def refused(api: TestClient, kind: str, *, after: tuple[str, ...] = (), **values: object) -> dict[str, str]:
@@ -52,26 +22,6 @@ def refused(api: TestClient, kind: str, *, after: tuple[str, ...] = (), **values
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return {error["field"]: error["message"] for error in response.json()["errors"]}
-
-
-def a_stored_table(
-    database: Database,
-    *,
-    dataset: DatasetName = DatasetName.CAMVID,
-    without: tuple[OperatorSpec, ...] = (),
-    engine: str = "onnxruntime",
-) -> str:
-    table = a_latency_table(dataset=dataset, without=without)
-    table = LatencyTable(replace(table.fingerprint, engine=engine), table.rows)
-    with database.writing.begin() as session:
-        return add_latency_table(session, FIRST_PROJECT, table.to_document(), database_now(session))
-
-
-def run_next(database: Database, kind: JobKind) -> None:
-    worker = a_started_worker(database)
-    with database.writing.begin() as session:
-        a_blob(session)
-        succeed(session, worker.submission_id, worker.token, a_success(kind))
 
 
 def test_an_accepted_job_has_a_complete_spec_and_a_location(api: TestClient):

@@ -18,9 +18,8 @@ from services.storage.errors import Unavailable
 from services.storage.tables import AttemptRow
 from services.telemetry.traces import Traces
 from tests.collector import Collector, ToldSpan, collecting
-from tests.control_plane.builders import a_dispatcher
+from tests.control_plane.builders import a_dispatcher, a_stored_table
 from tests.control_plane.fakes import FakeProfiler, FakeRay
-from tests.control_plane.test_documents_api import a_stored_table
 from tests.storage.builders import an_architecture_document
 
 TRACE, SENDER = "0123456789abcdef" * 2, "fedcba9876543210"

@@ -1,19 +1,14 @@
 """docker-compose.yml is what it should be: nothing here can run it."""
 
 import re
-from pathlib import Path
-from typing import cast
 
 import pytest
-import yaml
 
 from services.control_plane.settings import Settings as ControlPlaneSettings
 from services.profiler.settings import Settings as ProfilerSettings
 from services.workers.settings import Settings as WorkerSettings
+from tests.deploy.compose import COMPOSE, ROOT, SERVICES
 
-ROOT = Path(__file__).parent.parent.parent
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES = cast(dict[str, dict], COMPOSE["services"])
 ONE_SHOT = {"s3-folder"}
 LASTING = sorted(SERVICES.keys() - ONE_SHOT)
 OWN = sorted(name for name, service in SERVICES.items() if "build" in service)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.deploy.test_compose import SERVICES
+from tests.deploy.compose import SERVICES
 
 FILE = Path(__file__).parent.parent.parent / "deploy/prometheus/prometheus.yml"
 SCRAPES = {scrape["job_name"]: scrape for scrape in yaml.safe_load(FILE.read_text())["scrape_configs"]}

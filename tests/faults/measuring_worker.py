@@ -12,7 +12,7 @@ from services.workers import measuring
 from services.workers.execution import execute
 from tests.faults.counting_worker import FOLDER
 from tests.workers.fakes import a_job
-from tests.workers.test_killed_table import BATCH, LoggingRunner
+from tests.workers.logging_runner import BATCH, LoggingRunner
 
 HANG = "hang"
 

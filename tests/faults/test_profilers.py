@@ -17,7 +17,7 @@ from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 from tests.serving import TOKEN
 from tests.storage.builders import a_latency_table_document
-from tests.workers.test_killed_table import BATCH, CONFIG, ROWS
+from tests.workers.logging_runner import BATCH, CONFIG, ROWS
 
 ROW_22 = pytest.mark.row(22, "a profiler killed, two for a device, rows NaN or negative: rows stay, one waits, refused")
 UNMEASURED = ("NaN", "Infinity", "-Infinity", "1e999", "-1.0", "null", "true", '"1.0"')

@@ -19,7 +19,7 @@ from services.client.client import FasterSegClient
 from services.client.schemas import FailureClass, Job, JobState, JsonObject
 from tests.collector import Collector, ToldSpan
 from tests.integration.conftest import Embedded
-from tests.workers.test_event_file import reader, scalars
+from tests.workers.event_files import reader, scalars
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -1,32 +1,7 @@
-import numpy as np
 import pytest
 
 from services.profiler.calibration import fit_calibration, predicted_by_macs
-from services.profiler.measured_networks import NetworkLatency
-
-
-def a_network(predicted_ms: float, num_executed: int, measured_ms: float, macs: int = 100) -> NetworkLatency:
-    return NetworkLatency(
-        architecture=f"{predicted_ms:064}",
-        predicted_ms=predicted_ms,
-        num_executed=num_executed,
-        macs=macs,
-        measured_ms=measured_ms,
-    )
-
-
-def networks(slope: float, operator_ms: float, fixed_ms: float, noise: float = 0.0) -> list[NetworkLatency]:
-    generator = np.random.default_rng(0)
-    drawn = [(generator.uniform(20, 100), int(generator.integers(20, 40))) for _ in range(12)]
-    return [
-        a_network(
-            sum_ms,
-            count,
-            (slope * sum_ms + operator_ms * count + fixed_ms) * generator.normal(1, noise),
-            macs=round(1e6 * sum_ms),
-        )
-        for sum_ms, count in drawn
-    ]
+from tests.profiler.builders import a_network, networks
 
 
 def test_coefficients_of_networks_without_noise_are_found() -> None:

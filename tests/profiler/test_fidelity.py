@@ -6,7 +6,7 @@ import pytest
 from services.profiler.calibration import fit_calibration
 from services.profiler.fidelity import report
 from services.profiler.measured_networks import MeasuredNetworks
-from tests.profiler.test_calibration import networks
+from tests.profiler.builders import networks
 
 
 def test_calibration_networks_are_not_among_those_that_judge_it() -> None:

@@ -6,9 +6,8 @@ from services.profiler.measured_networks import measure_networks
 from services.profiler.protocol import Protocol
 from services.profiler.random_networks import random_architectures
 from services.profiler.table_builder import build_table
+from tests.profiler.builders import CONFIG, SPACE, drain
 from tests.profiler.fake_runner import MacsRunner
-from tests.profiler.test_protocol import drain
-from tests.profiler.test_table_builder import CONFIG, SPACE
 
 
 def test_networks_stand_beside_their_estimates() -> None:

@@ -10,7 +10,7 @@ from services.profiler.half_precision import to_fp16
 from services.profiler.onnx_program import load_program
 from services.profiler.random_networks import network_workload, random_architectures
 from services.profiler.runners import MeasurementError, Workload, operator_workload
-from tests.contracts.test_runner import KEYS
+from tests.profiler.builders import KEYS
 
 SPACE = SearchSpace(num_layers=4, expansion_ratios=(1, 2), student_ratio=1)
 ODD = Resolution(height=70, width=101)

@@ -1,24 +1,13 @@
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 
 from fasterseg_core.latency_table import LatencyRow, RowState
-from services.profiler.protocol import FIRST_READINGS, MeasurementProgress, Protocol, measure
+from services.profiler.protocol import FIRST_READINGS, Protocol, measure
 from services.profiler.runners import MeasurementError, Workload
+from tests.profiler.builders import drain
 from tests.profiler.fake_runner import FakeRunner, a_workload, builders
-
-Result = TypeVar("Result")
-
-
-def drain(measuring: Generator[MeasurementProgress, None, Result]) -> tuple[list[MeasurementProgress], Result]:
-    reports = []
-    while True:
-        try:
-            reports.append(next(measuring))
-        except StopIteration as end:
-            return reports, end.value
 
 
 class TimedRunner(FakeRunner):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from fasterseg_core.architecture import TABLE_7
-from fasterseg_core.config import DatasetName, Engine, ProfileConfig
+from fasterseg_core.config import Engine
 from fasterseg_core.latency_table import LatencyTable, MissingLatencyError, RowState, estimate
 from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
@@ -13,13 +13,9 @@ from services.profiler.neighbours import LEAST_MS, workload_between
 from services.profiler.random_networks import random_architectures
 from services.profiler.runners import MeasurementError, Workload
 from services.profiler.table_builder import build_table, canary_of, fingerprint_differences
+from tests.profiler.builders import CONFIG, SPACE, drain
 from tests.profiler.fake_runner import FakeRunner, MacsRunner
-from tests.profiler.test_protocol import drain
 
-SPACE = SearchSpace(num_layers=3, expansion_ratios=(2,), student_ratio=2)
-CONFIG = ProfileConfig(
-    space=SPACE, resolution=Resolution(height=64, width=64), dataset=DatasetName.CAMVID, passes=2, samples=2
-)
 SPECS = space_specs(SPACE, CONFIG.resolution, 11)
 NEIGHBOURS = {neighbour for spec in SPECS for neighbour in neighbours_of(spec)}
 ROWS = {*SPECS, *NEIGHBOURS}

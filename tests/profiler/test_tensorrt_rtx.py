@@ -18,7 +18,7 @@ from services.profiler.neighbours import workload_between
 from services.profiler.random_networks import network_workload
 from services.profiler.runners import MeasurementError
 from services.profiler.tensorrt_runner import build_engine
-from tests.contracts.test_runner import KEYS, an_unknown_operator
+from tests.profiler.builders import KEYS, an_unknown_operator
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra `dev` has TensorRT-RTX for Linux on x86-64 only")
 

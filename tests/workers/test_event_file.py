@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, TENSORS, EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fasterseg_core.checkpoint import CheckpointKind, pack, unpack
 from fasterseg_core.reports import EpochReport, Report, StepReport
 from services.workers.event_file import EVENT_FILE, EventFile, event_file
+from tests.workers.event_files import reader, scalars
 
 RATIOS = (2, 3, 4)
 RELAXATION = {
@@ -60,14 +61,6 @@ def reports() -> Iterator[Report]:
     for epoch in (1, 2):
         yield from (a_step("search", epoch, step, latency_ms=6.0 + epoch) for step in (1, 2))
         yield a_search_epoch(epoch)
-
-
-def reader(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0, TENSORS: 0}).Reload()
-
-
-def scalars(events: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def pictures(events: EventAccumulator) -> dict[str, list[tuple[int, bytes]]]:

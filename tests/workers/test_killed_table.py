@@ -1,7 +1,6 @@
 """Real processes that measure a latency table, killed by SIGKILL in the middle of a batch: the next one goes on."""
 
 import multiprocessing
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,56 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasterseg_core.config import DatasetName, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable
-from fasterseg_core.operator_specs import space_specs
-from fasterseg_core.search_space import Resolution, SearchSpace
-from fasterseg_core.table_rows import neighbours_of
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess, CheckpointRef
-from services.profiler.neighbours import workload_between
-from services.profiler.runners import Workload
 from services.profiler.table_builder import build_table
 from services.workers.measured_table import measure_table
 from services.workers.outputs import json_object
 from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving
+from tests.profiler.builders import drain
 from tests.profiler.fake_runner import MacsRunner
-from tests.profiler.test_protocol import drain
 from tests.workers.fakes import a_job
+from tests.workers.logging_runner import BATCH, CONFIG, ROWS, LoggingRunner
 
-CONFIG = ProfileConfig(
-    space=SearchSpace(num_layers=3, expansion_ratios=(1, 2), student_ratio=2),
-    resolution=Resolution(height=64, width=64),
-    dataset=DatasetName.CAMVID,
-    passes=1,
-    samples=1,
-)
-SPECS = space_specs(CONFIG.space, CONFIG.resolution, 11)
-ROWS = {*SPECS, *(neighbour for spec in SPECS for neighbour in neighbours_of(spec))}
-BATCH = 20
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])  # torch is loaded once
-
-
-class LoggingRunner(MacsRunner):
-    """Writes the key of each operator that it times to a file, the canary's left out; at the nth it waits for ever."""
-
-    def __init__(self, log: Path, hang_at: int | None) -> None:
-        super().__init__()
-        self._keys = {workload_between(spec).onnx: spec.key for spec in ROWS}
-        assert len(self._keys) == len(ROWS)
-        self._log, self._hang_at, self._count = log, hang_at, 0
-        self._canary: Workload | None = None
-
-    def benchmark(self, workload: Workload, samples: int) -> list[float]:
-        self._canary = self._canary or workload  # it is the first
-        if workload is not self._canary:
-            with self._log.open("a") as file:
-                file.write(f"{self._keys[workload.onnx]}\n")
-            self._count += 1
-            if self._count == self._hang_at:
-                threading.Event().wait()
-        return super().benchmark(workload, samples)
 
 
 def work(url: str, checkpoints: Sequence[CheckpointRef], log: Path, hang_at: int | None) -> None:

@@ -88,15 +88,16 @@ def open_attempt(session: Session, job: JobRow, instance: str) -> Dispatch:
 def renew_ticket(session: Session, submission_id: str, after: timedelta) -> Dispatch | None:
     """A new ticket for an attempt that never reached Ray, so long after it was last handed to it.
 
-    None where its worker has redeemed the ticket after all, and where another replica has renewed it meanwhile: Ray
-    keeps the job that it is given first, whose worker would be refused with a ticket that is no longer the last.
+    None where its worker has redeemed the ticket after all, and where another replica has renewed it meanwhile. The one
+    before stays good: a submission can reach Ray late, and Ray keeps the job that it is given first.
     """
     attempt, job = lock_attempt(session, submission_id)
     now = database_now(session)
     if attempt.finished_at is not None or attempt.token_hash is not None or now - attempt.submitted_at < after:
         return None
     ticket = secrets.token_urlsafe(32)
-    attempt.ticket_hash, attempt.submitted_at = secret_digest(ticket), now
+    attempt.earlier_ticket_hash, attempt.ticket_hash = attempt.ticket_hash, secret_digest(ticket)
+    attempt.submitted_at = now
     return _dispatch(session, attempt, job, ticket)
 
 

@@ -244,6 +244,7 @@ class AttemptRow(Table):
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     epoch: Mapped[int]
     ticket_hash: Mapped[str] = mapped_column(String(64))
+    earlier_ticket_hash: Mapped[str | None] = mapped_column(String(64))  # of the one that it replaced
     token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)  # null until the ticket is redeemed
     lease_until: Mapped[datetime]
     created_at: Mapped[datetime]

@@ -32,14 +32,15 @@ KEPT_CHECKPOINTS = 3  # of a job: where the newest cannot be read, the one befor
 
 
 def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.Assignment:
-    """The assignment of an attempt, with the token for its further requests; a ticket works once.
+    """The assignment of an attempt, with the token for its further requests; one ticket works, once.
 
     Raises:
         NotAuthorized: no attempt has this ticket.
         LeaseLost: the ticket was redeemed, or the attempt is over.
     """
     attempt, job = lock_attempt(session, submission_id)
-    if not hmac.compare_digest(attempt.ticket_hash, secret_digest(ticket)):
+    digest = secret_digest(ticket)
+    if not any(hmac.compare_digest(good, digest) for good in (attempt.ticket_hash, attempt.earlier_ticket_hash or "")):
         raise NotAuthorized("this ticket does not belong to this attempt")
     if attempt.finished_at is not None or attempt.token_hash is not None:
         raise LeaseLost("this ticket was redeemed, or its attempt is over")

@@ -1,8 +1,12 @@
 """What Ray does and does not say: a job that it starts although the answer was lost, one that it does not stop."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.client.schemas import JobState
+from tests.faults.conftest import MakeService
+from tests.faults.control_plane import QUICK
 from tests.faults.invariants import check
 from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
@@ -10,8 +14,9 @@ from tests.faults.service import Service, wait_for
 pytestmark = pytest.mark.row(7, "stop of a pending Ray job, lost reply of a submission: one execution")
 
 
-def test_a_submission_whose_reply_is_lost_is_executed_once(service: Service, ray: RayStandIn, record_property):
+def test_a_submission_whose_reply_is_lost_is_executed_once(make_service: MakeService, ray: RayStandIn, record_property):
     runs = 3
+    service = make_service(replace(QUICK, lease=12))
     service.start()
     ray.lost_replies = runs
 

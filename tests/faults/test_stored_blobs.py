@@ -2,14 +2,17 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import MakeService
+from tests.faults.control_plane import QUICK
 from tests.faults.counting_worker import Plan
 from tests.faults.invariants import check
 from tests.faults.ray_stand_in import RayStandIn
-from tests.faults.service import Service, wait_for
+from tests.faults.service import wait_for
 
 
 def flip(path: Path, other: Path) -> None:
@@ -36,10 +39,11 @@ def swap(path: Path, other: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("damage", [flip, truncate, delete, swap])
 def test_a_job_whose_newest_checkpoint_is_damaged_goes_on_from_an_older_one(
-    service: Service, ray: RayStandIn, damage, record_property
+    make_service: MakeService, ray: RayStandIn, damage, record_property
 ):
+    service = make_service(replace(QUICK, lease=12))
     service.start()
-    service.plan(Plan(epochs=20, steps=5, step_seconds=0.05))  # so that it is killed long before its end
+    service.plan(Plan(epochs=40, steps=5, step_seconds=0.05))  # so that it is killed long before its end
     job = service.submit()
     wait_for(lambda: len(service.events(job, "checkpoint")) >= 4, "it has checkpoints")
     ray.holds_back = True  # what follows is to find the damage

@@ -11,6 +11,8 @@ import pytest
 from tests.postgresql import postgresql, postgresql_binaries
 from tests.serving import TOKEN, control_plane
 
+pytestmark = pytest.mark.row(14, "1,000 submissions at once, 50 keys 20 times each: 50 jobs, no 5xx")
+
 BODY = b'{"kind": "profile", "preset": "quick"}'
 
 
@@ -47,7 +49,8 @@ async def all_submitted(address: str, keys: int, times: int) -> list[tuple[int, 
     return await asyncio.gather(*(submitted(address, number % keys) for number in range(keys * times)))
 
 
-def test_more_submissions_than_connections_wait_for_each_other(address: str):
+def test_more_submissions_than_connections_wait_for_each_other(address: str, record_property):
+    record_property("runs", 100)
     answers = asyncio.run(all_submitted(address, keys=50, times=2))
 
     assert {status for status, _ in answers} == {202}
@@ -55,7 +58,8 @@ def test_more_submissions_than_connections_wait_for_each_other(address: str):
 
 
 @pytest.mark.fault
-def test_a_thousand_submissions_of_fifty_keys_make_fifty_jobs(address: str):
+def test_a_thousand_submissions_of_fifty_keys_make_fifty_jobs(address: str, record_property):
+    record_property("runs", 1000)
     answers = asyncio.run(all_submitted(address, keys=50, times=20))
 
     assert {status for status, _ in answers} == {202}

@@ -63,6 +63,7 @@ def dump_and_restore(database: Database, database_url: str, tmp_path: Path) -> t
     return dump_postgresql, restore_postgresql
 
 
+@pytest.mark.row(24, "back up, drop everything, restore, fsck: what the database names is there and whole")
 def test_what_was_backed_up_is_restored_whole(
     database: Database, database_url: str, dump_and_restore: tuple[Dump, Dump], tmp_path: Path
 ):

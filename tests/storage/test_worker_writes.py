@@ -88,20 +88,27 @@ def test_an_unknown_attempt_is_not_found(database: Database):
         redeem_ticket(session, "test-nobody-1", "any ticket")
 
 
-def test_a_renewed_ticket_replaces_the_first(database: Database):
+@pytest.mark.parametrize("redeemed", [1, 2])
+def test_of_the_last_two_tickets_that_works_whose_worker_ray_starts(database: Database, redeemed: int):
     a_job(database)
     with database.writing.begin() as session:
         job = claim_job(session)
         assert job is not None
         first = open_attempt(session, job, "test")
-        second = renew_ticket(session, first.submission_id, timedelta())
-        assert second is not None
+        name, given = first.submission_id, [first.ticket]
+        for _ in range(2):
+            renewed = renew_ticket(session, name, timedelta())
+            assert renewed is not None
+            given.append(renewed.ticket)
 
     with database.writing.begin() as session, pytest.raises(NotAuthorized):
-        redeem_ticket(session, first.submission_id, first.ticket)
+        redeem_ticket(session, name, given[0])
     with database.writing.begin() as session:
-        assert redeem_ticket(session, first.submission_id, second.ticket).epoch == 1
-        assert renew_ticket(session, first.submission_id, timedelta()) is None
+        assert redeem_ticket(session, name, given[redeemed]).epoch == 1
+        assert renew_ticket(session, name, timedelta()) is None
+    for ticket in given[1:]:
+        with database.writing.begin() as session, pytest.raises(LeaseLost):
+            redeem_ticket(session, name, ticket)
 
 
 def test_one_of_two_replicas_renews_a_ticket(database: Database):

@@ -52,7 +52,7 @@ def status(job: Job) -> str:
     if job.state is JobState.RUNNING and job.progress is not None:
         return details(job.progress)
     if job.reason is not None:
-        return f"{job.state}: {job.reason.message.splitlines()[0]}"
+        return f"{job.state}: {job.reason.message}".splitlines()[0]
     return job.state
 
 

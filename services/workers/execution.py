@@ -60,7 +60,8 @@ def reason_for(error: Exception) -> Reason:
     """Who has to act on an error; the whole traceback is in the log."""
     match error:
         case ValueError() | DivergedError() | CollapsedError() | MissingLatencyError() | EngineUnavailableError():
-            return Reason(failure=FailureClass.USER_ERROR, message=str(error)[:MESSAGE_LENGTH])
+            message = str(error) or type(error).__name__
+            return Reason(failure=FailureClass.USER_ERROR, message=message[:MESSAGE_LENGTH])
         case MemoryError() | torch.OutOfMemoryError():
             failure = FailureClass.OUT_OF_MEMORY
         case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type for memory that the host lacks

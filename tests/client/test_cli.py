@@ -219,6 +219,15 @@ def test_list_shows_a_line_for_each_job(plane: FakeControlPlane, run: Run) -> No
     assert "failed: resolution 64 x 64 is too small" in second
 
 
+def test_list_shows_a_job_that_failed_without_a_word(plane: FakeControlPlane, run: Run) -> None:
+    plane.add(a_failed_job(""))
+
+    result = run("list")
+
+    assert result.exit_code == 0
+    assert "failed" in result.stdout
+
+
 def test_list_selects_and_limits(plane: FakeControlPlane, run: Run) -> None:
     for number in range(3):
         plane.add(a_job(id=f"{number:012}", state=JobState.SUCCEEDED))

@@ -31,6 +31,10 @@ def test_a_user_is_told_the_message_alone() -> None:
     assert reason_for(ValueError("epochs is 0; it must be positive")).message == "epochs is 0; it must be positive"
 
 
+def test_an_error_without_a_message_is_told_by_its_kind() -> None:
+    assert reason_for(ValueError()).message == "ValueError"
+
+
 def test_an_operator_is_told_the_kind_of_error() -> None:
     assert reason_for(OSError("disk full")).message == "OSError: disk full"
 

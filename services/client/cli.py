@@ -217,9 +217,14 @@ def fetch(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write what a job made to a folder, verified, and print the paths."""
+    folder = output or Path(job_id)
     with service(url) as client:
-        for path in client.fetch(client.job(job_id), output or Path(job_id)):
-            typer.echo(str(path))
+        try:
+            paths = client.fetch(client.job(job_id), folder)
+        except OSError as error:
+            raise typer.BadParameter(f"{folder}: {error.strerror}", param_hint="--output") from error
+    for path in paths:
+        typer.echo(str(path))
 
 
 @app.command(context_settings=TO_ANOTHER_PROGRAM)

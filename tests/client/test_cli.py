@@ -388,6 +388,14 @@ def test_fetch_follows_a_link_to_the_store(
     assert (tmp_path / "out" / "curves.png").read_bytes() == b"png"
 
 
+def test_fetch_to_a_folder_that_cannot_be_is_wrong_usage(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    result = run("fetch", plane.add(a_job()), "-o", str(tmp_path / "out"))
+
+    assert (result.exit_code, "File exists" in result.stderr) == (2, True)
+
+
 def test_fetch_refuses_a_corrupted_artifact(plane: FakeControlPlane, run: Run, tmp_path: Path) -> None:
     plane.artifacts[plane.add_artifact(b"png")] = b"pnG"
     job_id = plane.add(a_job(artifacts=[an_artifact("curves.png", b"png")]))

@@ -1,12 +1,16 @@
 """The life of an attempt over HTTP, as a worker lives it."""
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind, JsonObject
-from services.control_plane.parts import Parts
+from services.control_plane.app import create_app
+from services.control_plane.parts import MOST_AT_STORE, Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
 from services.storage.jobs import claim_job
@@ -19,6 +23,34 @@ from tests.storage.builders import (
     a_usage,
     end_backoff,
 )
+
+
+def test_bodies_that_do_not_arrive_keep_no_other_from_the_store(api: TestClient, parts: Parts, database: Database):
+    submitted(api, "profile")
+    worker = a_started_worker(database)
+    asked_for = asyncio.Semaphore(0)
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield b"a part"
+        asked_for.release()
+        await asyncio.Event().wait()
+
+    async def put_beside_them() -> int:
+        transport = httpx.ASGITransport(create_app(parts))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://test/api/v1/", headers=as_worker(worker)
+        ) as http:
+            paths = [f"blobs/{number:064}" for number in range(MOST_AT_STORE)]
+            sending = [asyncio.create_task(http.put(path, content=unfinished())) for path in paths]
+            for _ in paths:
+                await asked_for.acquire()
+            answer = await http.put(f"blobs/{hashlib.sha256(b'whole').hexdigest()}", content=b"whole")
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+        return answer.status_code
+
+    assert asyncio.run(asyncio.wait_for(put_beside_them(), timeout=60)) == 204
 
 
 def test_a_ticket_is_redeemed_once(api: TestClient, database: Database):

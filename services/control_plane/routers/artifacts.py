@@ -1,11 +1,11 @@
 """Blobs: workers put them, verified by their digest; everyone gets them so, or a link to the store that has them."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from typing import IO
+from typing import IO, Annotated
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, StreamingResponse
 
@@ -26,15 +26,24 @@ LINK = {
 BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
-@router.put("/blobs/{sha256}", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=BODY)
-async def put_blob(sha256: Sha256, request: Request, parts: AllParts, token: Token, _: StoreWrite) -> None:
-    """Stores a body under its digest; storing it again changes nothing."""
+async def _received(request: Request, parts: AllParts, token: Token) -> AsyncIterator[IO[bytes]]:
+    """The whole body of an attempt's request, as a file at its beginning."""
     await run_in_threadpool(_check_token, parts, token)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as body:
         async for chunk in request.stream():
             body.write(chunk)
         body.seek(0)
-        await run_in_threadpool(keep_blob, parts.database, parts.store, sha256, body)
+        yield body
+
+
+# Declared before a turn at the store: a worker that is slow, or gone, must not hold one.
+Received = Annotated[IO[bytes], Depends(_received, scope="function")]
+
+
+@router.put("/blobs/{sha256}", status_code=status.HTTP_204_NO_CONTENT, openapi_extra=BODY)
+def put_blob(sha256: Sha256, body: Received, parts: AllParts, _: StoreWrite) -> None:
+    """Stores a body under its digest; storing it again changes nothing."""
+    keep_blob(parts.database, parts.store, sha256, body)
 
 
 @router.get(

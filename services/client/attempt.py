@@ -283,7 +283,7 @@ class AttemptClient:
             )
         )
 
-    def _receive(self, sha256: str, file: BufferedIOBase, timeout: float) -> None:
+    def _receive(self, sha256: str, file: BufferedIOBase, timeout: float | httpx.Timeout) -> None:
         self._raising(
             lambda: receive(
                 self._http, sha256, file, timeout=timeout, patience_seconds=self._outage_seconds, sleep=self._pause
@@ -375,8 +375,9 @@ def _digest(file: BufferedIOBase) -> tuple[str, int]:
     return hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, SEEK_END)
 
 
-def _timeout(size: int) -> float:
-    return TIMEOUT_SECONDS + size / BYTES_PER_SECOND
+def _timeout(size: int) -> httpx.Timeout:
+    """Of a blob's request: the service takes what it is sent at once, and answers once the store has done its part."""
+    return httpx.Timeout(TIMEOUT_SECONDS, read=TIMEOUT_SECONDS + size / BYTES_PER_SECOND)
 
 
 def _lost_lease(error: ProblemError) -> LeaseLost | None:

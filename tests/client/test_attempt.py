@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.client.attempt import AttemptClient, redeem
+from services.client.attempt import TIMEOUT_SECONDS, AttemptClient, redeem
 from services.client.errors import CorruptArtifactError, LeaseLost, ProblemError, StoreError, UnreachableError
 from services.client.schemas import AttemptFailure, AttemptSuccess, CheckpointRef, FailureClass, Problem, Reason
 from tests.client.fake_control_plane import (
@@ -294,6 +294,25 @@ def test_a_checkpoint_is_waited_for_as_long_as_a_slow_store_takes() -> None:
         pass
 
     assert min(waited) > 2_000  # a megabyte a second
+
+
+def test_a_service_that_is_gone_is_noticed_however_large_a_blob_is() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, content=b"state")
+
+    attempt = AttemptClient(
+        "http://plane", SUBMISSION_ID, token=TOKEN, heartbeat_seconds=60, transport=httpx.MockTransport(answer)
+    )
+    with attempt, attempt.checkpoint_file(the_checkpoint(b"state").model_copy(update={"size": 2_000_000_000})):
+        attempt.upload(bytes(10_000_000))
+
+    assert [request.method for request in asked] == ["GET", "PUT"]
+    for timeout in (request.extensions["timeout"] for request in asked):
+        assert timeout["read"] > TIMEOUT_SECONDS, "the service answers once its store has done its part"
+        assert (timeout["connect"], timeout["write"]) == (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
 
 
 def test_a_checkpoint_that_the_store_has_lost_is_not_waited_for(

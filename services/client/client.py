@@ -137,9 +137,7 @@ class FasterSegClient:
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's history beyond the event number `after`, in order."""
-        while items := parsed(EventPage, self._get(f"jobs/{job_id}/events", {"after": str(after)})).items:
-            yield from items
-            after = items[-1].sequence
+        return self._events(job_id, after, PATIENCE_SECONDS)
 
     def stream_events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's history beyond the event number `after` as it happens, until the job is over.
@@ -149,19 +147,18 @@ class FasterSegClient:
         path = f"jobs/{job_id}"
         while True:
             request = self._http.build_request("GET", f"{path}/events/stream", headers={"Last-Event-ID": str(after)})
-            is_whole = False
             try:
                 for line in lines(self._http, request):
                     if line.startswith(EVENT_DATA):
                         event = parsed_part(Event, line.removeprefix(EVENT_DATA), request)
                         yield event
                         after = event.sequence
-                is_whole = True
             except FasterSegError as error:
                 if error.retry_after_seconds is None:
                     raise
             job = parsed(Job, self._get(path, patience_seconds=FOLLOW_PATIENCE_SECONDS))
-            if is_whole and job.state.is_final:
+            if job.state.is_final:
+                yield from self._events(job_id, after, FOLLOW_PATIENCE_SECONDS)  # what a stream that ended early left
                 return
             time.sleep(STREAM_PAUSE_SECONDS)
 
@@ -308,6 +305,16 @@ class FasterSegClient:
     def health(self) -> Health:
         """How the parts of the service are."""
         return parsed(Health, self._get("health"))
+
+    def _events(self, job_id: str, after: int, patience_seconds: float) -> Iterator[Event]:
+        path = f"jobs/{job_id}/events"
+        while True:
+            page = self._get(path, {"after": str(after)}, patience_seconds=patience_seconds)
+            items = parsed(EventPage, page).items
+            if not items:
+                return
+            yield from items
+            after = items[-1].sequence
 
     def _get(
         self, path: str, query: dict[str, str] | None = None, *, patience_seconds: float = PATIENCE_SECONDS

@@ -5,7 +5,7 @@ import pytest
 
 from services.client.client import FasterSegClient
 from services.client.errors import ProblemError, UnexpectedAnswerError, UnreachableError
-from services.client.schemas import Event, JobState
+from services.client.schemas import Event, EventPage, JobState
 from tests.client.fake_control_plane import NOW, a_job
 
 EVENTS = [
@@ -16,13 +16,19 @@ LOST = httpx.ReadError("connection reset")
 
 
 class Streaming(httpx.BaseTransport):
-    """Plays one script a stream, events or an error that breaks it, and shows a job that is over after the last one."""
+    """Plays one script a stream, events or an error that breaks it; after the last one its job is over.
+
+    All its events can be asked for.
+    """
 
     def __init__(self, *scripts: list[Event | httpx.TransportError]) -> None:
         self.scripts = list(scripts)
         self.asked_after: list[str] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            rest = [event for event in EVENTS if event.sequence > int(request.url.params["after"])]
+            return httpx.Response(200, content=EventPage(items=rest).model_dump_json())
         if not request.url.path.endswith("/stream"):
             state = JobState.RUNNING if self.scripts else JobState.SUCCEEDED
             return httpx.Response(200, content=a_job(state=state).model_dump_json())
@@ -71,6 +77,18 @@ def test_a_stream_that_a_restart_ends_early_is_opened_again():
 
     assert list(streamed(transport, after=1)) == EVENTS[1:]
     assert transport.asked_after == ["1", "3"]
+
+
+@pytest.mark.parametrize("last", [EVENTS[:2], [], [EVENTS[0], LOST]], ids=["early", "at once", "broken"])
+def test_what_the_last_stream_has_left_of_a_job_that_is_over_is_read(last: list[Event | httpx.TransportError]):
+    transport = Streaming(last)
+
+    assert list(streamed(transport)) == EVENTS
+    assert transport.asked_after == ["0"]
+
+
+def test_nothing_is_left_after_the_last_event():
+    assert list(streamed(Streaming([]), after=EVENTS[-1].sequence)) == []
 
 
 def test_a_service_that_is_busy_when_the_stream_opens_is_asked_again():

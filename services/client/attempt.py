@@ -64,7 +64,8 @@ class _Checkpoint:
 class AttemptClient:
     """One attempt of a job; a context manager that sends heartbeats and delivers what is spooled while it is open.
 
-    An attempt has one open client at a time, and only one client ever sends its events: they are numbered from 0.
+    An attempt has one open client at a time. Its events are numbered from 0: a client that follows another goes on with
+    the `next_event` of that one as its `first_event`.
     `devices` are the GPUs that the worker holds, or 1 without any; none while it waits for them.
     `traceparent` is that of the span that its requests belong to, as W3C Trace Context has it.
     Once the lease is lost, every method raises LeaseLost and nothing more is sent.
@@ -78,6 +79,7 @@ class AttemptClient:
         token: str,
         heartbeat_seconds: float,
         devices: int | None = None,
+        first_event: int = 0,
         traceparent: str | None = None,
         outage_seconds: float = OUTAGE_SECONDS,
         transport: httpx.BaseTransport | None = None,
@@ -95,7 +97,7 @@ class AttemptClient:
         self._progress: Progress | None = None  # not yet sent
         self._beaten_at = time.monotonic()
         self._events: list[WorkerEvent] = []  # not yet sent, in order
-        self._num_events = 0
+        self._next_event = first_event
         self._checkpoint: _Checkpoint | None = None  # not yet sent
         self._delivering = False
         self._stop = False
@@ -127,6 +129,11 @@ class AttemptClient:
         """How many events and checkpoints are spooled and not yet being delivered."""
         return len(self._events) + (self._checkpoint is not None)
 
+    @property
+    def next_event(self) -> int:
+        """The number of the next event."""
+        return self._next_event
+
     def progress(self, progress: Progress) -> None:
         """Sends where the job is within a second; only the latest counts."""
         with self._changed:
@@ -138,8 +145,8 @@ class AttemptClient:
         """Spools one event; each is delivered once and in order."""
         with self._changed:
             self._raise_if_ended()
-            self._events.append(WorkerEvent(worker_sequence=self._num_events, kind=kind, data=data))
-            self._num_events += 1
+            self._events.append(WorkerEvent(worker_sequence=self._next_event, kind=kind, data=data))
+            self._next_event += 1
             self._changed.notify_all()
 
     def checkpoint(self, path: Path, progress: Progress) -> None:

@@ -18,6 +18,7 @@ from services.client.errors import LeaseLost
 from services.client.schemas import Assignment, FailureClass, JobKind, Progress, Reason
 from services.telemetry.logs import attempt_fields, start_logging, trace_fields
 from services.telemetry.settings import open_traces
+from services.workers.room import wait_for_room
 from services.workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _drive(settings: Settings, traces: "Traces | None") -> int:
             if group is None:
                 waiting.stopped()
                 return FINISHED
-        return _run(assignment, settings, group, resources)
+        return _run(assignment, settings, group, resources, waiting.next_event)
     except LeaseLost as error:
         _log.warning("lease lost", extra={"error": str(error)})
         return FINISHED
@@ -93,13 +94,18 @@ def _reserve(resources: dict[str, float], attempt: AttemptClient) -> PlacementGr
     """The placement group, once the cluster has room for it; none where the job is to stop meanwhile."""
     attempt.progress(Progress(phase="waiting for a machine", epoch=0, epochs=0, step=0, steps=0, fraction=0.0))
     group: PlacementGroup = placement_group([resources])
-    while not group.wait(POLL_SECONDS):
-        if attempt.should_stop:
-            return None
-    return group
+    is_placed = wait_for_room(resources, lambda: bool(group.wait(POLL_SECONDS)), _nodes, attempt)
+    return group if is_placed else None
 
 
-def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, resources: dict[str, float]) -> int:
+def _nodes() -> list[dict[str, float]]:
+    """What each node that lives has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _run(
+    assignment: Assignment, settings: Settings, group: PlacementGroup, resources: dict[str, float], first_event: int
+) -> int:
     task = ray.remote(_attempt).options(
         name=f"{assignment.kind} {assignment.job}",
         max_retries=0,
@@ -109,7 +115,7 @@ def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, reso
         scheduling_strategy=PlacementGroupSchedulingStrategy(group),
     )
     try:
-        ray.get(task.remote(assignment, settings, held_devices(resources)))
+        ray.get(task.remote(assignment, settings, held_devices(resources), first_event))
     except RayTaskError as error:  # it could not report
         _log.error("the end was not reported", extra={"error": str(error)})
         return UNREPORTED
@@ -119,7 +125,7 @@ def _run(assignment: Assignment, settings: Settings, group: PlacementGroup, reso
     return FINISHED
 
 
-def _attempt(assignment: Assignment, settings: Settings, devices: int) -> None:
+def _attempt(assignment: Assignment, settings: Settings, devices: int, first_event: int) -> None:
     """The Ray task."""
     from services.workers.execution import execute  # brings torch, which the driver does not need
     from services.workers.job import Job
@@ -150,6 +156,7 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int) -> None:
             heartbeat_seconds=assignment.heartbeat_seconds,
             device=device_name(job.device, job.cpus),
             devices=devices,
+            first_event=first_event,
             traceparent=settings.traceparent,
             meter=Meter(),
             stages=Stages(traces, settings.traceparent, _fields(settings)),

@@ -84,6 +84,7 @@ class MeteredAttempt(AttemptClient):
         heartbeat_seconds: float,
         device: str,
         devices: int,
+        first_event: int,
         traceparent: str | None,
         meter: Meter,
         stages: Stages,
@@ -94,6 +95,7 @@ class MeteredAttempt(AttemptClient):
             token=token,
             heartbeat_seconds=heartbeat_seconds,
             devices=devices,
+            first_event=first_event,
             traceparent=traceparent,
         )
         self._device, self._meter, self._stages = device, meter, stages

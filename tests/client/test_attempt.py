@@ -37,13 +37,16 @@ def a_file(folder: Path, data: bytes) -> Path:
     return path
 
 
-def an_attempt(plane: FakeControlPlane, heartbeat_seconds: float = 0.05, outage_seconds: float = 60.0) -> AttemptClient:
+def an_attempt(
+    plane: FakeControlPlane, heartbeat_seconds: float = 0.05, outage_seconds: float = 60.0, first_event: int = 0
+) -> AttemptClient:
     return AttemptClient(
         plane.url,
         SUBMISSION_ID,
         token=TOKEN,
         heartbeat_seconds=heartbeat_seconds,
         outage_seconds=outage_seconds,
+        first_event=first_event,
     )
 
 
@@ -122,6 +125,18 @@ def test_events_arrive_once_and_in_order_through_an_outage(plane: FakeControlPla
 
     assert [event.data["number"] for event in plane.worker_events.values()] == list(range(1501))
     assert list(plane.worker_events) == list(range(1501))
+
+
+def test_events_of_a_client_that_follows_another_arrive_beside_that_ones(plane: FakeControlPlane) -> None:
+    with an_attempt(plane) as first:
+        first.event("warning", {})
+        plane.wait_until(lambda: plane.worker_events)
+
+    with an_attempt(plane, first_event=first.next_event) as second:
+        second.event("epoch", {})
+        second.succeed(AttemptSuccess(result={}))
+
+    assert [event.kind for event in plane.worker_events.values()] == ["warning", "epoch"]
 
 
 def test_a_checkpoint_is_stored_before_it_is_named(

@@ -37,6 +37,7 @@ def attempt(plane: FakeControlPlane, meter: Meter) -> Iterator[MeteredAttempt]:
         heartbeat_seconds=60,
         device="a CPU",
         devices=1,
+        first_event=0,
         traceparent=None,
         meter=meter,
         stages=Stages(None, None, {}),

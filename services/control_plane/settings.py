@@ -23,7 +23,7 @@ class Settings(TelemetrySettings):
     """The defaults are the embedded service's: everything on this machine, in one state folder."""
 
     state_folder: Path = Path(".fasterseg")
-    database_url: str | None = None  # SQLAlchemy's; SQLite in the state folder where it is left out
+    database_url: SecretStr | None = None  # SQLAlchemy's; SQLite in the state folder where it is left out
     s3_endpoint: str | None = None  # host:port; the folder `blobs` of the state folder where it is left out
     s3_bucket: str = "fasterseg"
     s3_access_key: str = ""
@@ -82,8 +82,8 @@ class Settings(TelemetrySettings):
 
     @property
     def database(self) -> str:
-        """The database's URL."""
-        return self.database_url or f"sqlite:///{self.embedded_database}"
+        """The database's URL, with the password in it."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.embedded_database}"
 
     @property
     def embedded_database(self) -> Path:

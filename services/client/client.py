@@ -275,9 +275,12 @@ class FasterSegClient:
     def create_token(
         self, name: str, scope: Scope | str, *, project: str | None = None, days: int | None = None
     ) -> TokenSecret:
-        """A new token with its secret, which is never shown again; of an operator for any project."""
+        """A new token with its secret, which is never shown again; of an operator for any project.
+
+        It is asked for once: where the answer is lost, `tokens` shows whether one was made, which is to be revoked.
+        """
         submission = TokenSubmission(name=name, scope=Scope(scope), project=project, days=days)
-        return parsed(TokenSecret, self._post("tokens", submission))
+        return parsed(TokenSecret, self._post("tokens", submission, patience_seconds=0.0))
 
     def tokens(self) -> list[TokenRecord]:
         """The project's tokens, oldest first."""
@@ -323,9 +326,14 @@ class FasterSegClient:
         return send(self._http, request, patience_seconds=patience_seconds)
 
     def _post(
-        self, path: str, body: BaseModel | None = None, *, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> httpx.Response:
-        return send(self._http, build_post(self._http, path, body, headers), patience_seconds=PATIENCE_SECONDS)
+        return send(self._http, build_post(self._http, path, body, headers), patience_seconds=patience_seconds)
 
 
 def _submission(kind: JobKind | str, spec: JsonObject | None, options: SubmissionOptions) -> JobSubmission:

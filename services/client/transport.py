@@ -1,7 +1,8 @@
 """One request to the control plane, repeated while that may help, with refusals raised as typed errors.
 
-Every request of the contract is harmless to repeat: submissions carry an Idempotency-Key, workers' events a sequence
-number, everything else is keyed by a digest or asks for a state.
+Repeating is harmless: submissions carry an Idempotency-Key, workers' events a sequence number, all else is keyed by a
+digest or asks for a state. But each request for a token makes one, so it is sent once, and a ticket works once: where
+the answer that it was exchanged for is lost, the attempt is over.
 """
 
 import hashlib

@@ -87,6 +87,14 @@ def test_a_token_is_made_and_its_secret_alone_printed(plane: FakeControlPlane, r
     assert (token.name, token.scope, token.expires_at is not None) == ("release gate", "read", True)
 
 
+def test_a_token_whose_answer_is_lost_is_not_made_twice(plane: FakeControlPlane, run: Run) -> None:
+    plane.lost_replies = 1
+
+    result = run("token", "create", "release gate")
+
+    assert (result.exit_code, plane.requests) == (1, ["POST /tokens"])
+
+
 def test_tokens_are_listed_and_revoked(plane: FakeControlPlane, run: Run) -> None:
     run("token", "create", "release gate")
     (token_id,) = plane.tokens

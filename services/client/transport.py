@@ -56,7 +56,7 @@ def connect(
     transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
     """A pool of connections to /api/v1 of the service at this address; `traceparent` is the span of its requests."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}  # it may be what a file holds
     return httpx.Client(
         base_url=f"{url.rstrip('/')}/api/v1/",
         headers=headers | ({"traceparent": traceparent} if traceparent else {}),

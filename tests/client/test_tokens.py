@@ -44,6 +44,13 @@ def test_the_one_that_is_given_is_shown(plane: FakeControlPlane, monkeypatch: py
     assert plane.shown == ["Bearer given"]
 
 
+def test_the_end_of_a_files_line_is_no_part_of_a_token(plane: FakeControlPlane) -> None:
+    with FasterSegClient(plane.url, token="given\n") as client:
+        client.health()
+
+    assert plane.shown == ["Bearer given"]
+
+
 def test_the_command_shows_the_environments(plane: FakeControlPlane, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "of the environment")
 

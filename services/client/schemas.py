@@ -292,8 +292,8 @@ class Plan(Schema):
 class Event(Schema):
     """One line of a job's history.
 
-    Kinds: queued, started, progress, epoch, checkpoint, usage, requeued, pause_requested, paused, limits_set, resumed,
-    cancel_requested, succeeded, failed, cancelled.
+    Kinds: queued, started, warning, epoch, checkpoint, checkpoint_unreadable, rows_dropped, usage, requeued,
+    pause_requested, paused, limits_set, resumed, cancel_requested, succeeded, failed, cancelled.
     """
 
     sequence: int

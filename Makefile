@@ -18,7 +18,7 @@ install: $(INSTALLED) ## create .venv with every pinned package
 demo: $(INSTALLED) ## profile, search, retrain, evaluate and export in minutes; DATA=folder takes CamVid instead of generated scenes
 	$(BIN)/python -m services.embedded.demo $(if $(DATA),--data '$(DATA)')
 
-test: lint types ## everything that needs no GPU
+test: lint types ## lint, types, import rules and all tests but the five kinds below
 	$(BIN)/pytest
 
 test-faults: $(INSTALLED) ## real processes killed, stopped, cut off: the list of faults, and a table of what was measured (minutes)

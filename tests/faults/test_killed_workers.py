@@ -30,7 +30,7 @@ def test_a_killed_worker_loses_at_most_the_steps_since_its_last_checkpoint(
     for epoch in (1, 2, 3):
         wait_for_step(service, job, 10 * epoch + random.randint(2, 8))
         ray.signal(f"fasterseg-{job}-{epoch}", signal.SIGKILL)
-        waited = wait_for(lambda epoch=epoch: len(service.events(job, "requeued")) == epoch, "it is requeued")
+        waited = wait_for(lambda epoch=epoch: len(service.events(job, "requeued")) == epoch, "it is requeued", 80)
         record_property("seconds to requeue", waited)
 
     service.succeeded(job)

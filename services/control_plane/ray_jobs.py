@@ -122,9 +122,10 @@ class RayCluster:
         from ray.exceptions import AuthenticationError
 
         try:
-            if self._client is None:
-                self._client = self._connect()
-            return question(self._client)
+            client = self._client
+            if client is None:  # looked at once: a refusal of another thread may take it away
+                client = self._client = self._connect()
+            return question(client)
         except AuthenticationError as error:
             self._client = None  # connect anew: the token may have changed
             raise Unavailable(

@@ -12,8 +12,10 @@ from services.storage.errors import Unavailable
 from tests.faults.ray_stand_in import ray_stand_in
 
 
-def a_cluster(*, address: str = "http://127.0.0.1:1", token_path: Path | None = None) -> RayCluster:
-    return RayCluster(address=address, token_path=token_path, worker_command="true", worker_url="http://localhost")
+def a_cluster(
+    cls: type[RayCluster] = RayCluster, *, address: str = "http://127.0.0.1:1", token_path: Path | None = None
+) -> RayCluster:
+    return cls(address=address, token_path=token_path, worker_command="true", worker_url="http://localhost")
 
 
 def test_a_ray_that_is_away_is_unavailable():
@@ -29,6 +31,25 @@ def test_a_ray_that_is_away_is_unavailable():
 def test_a_missing_token_is_unavailable(tmp_path: Path):
     with pytest.raises(Unavailable, match="No such file"):
         a_cluster(token_path=tmp_path / "token").check()
+
+
+class Contended(RayCluster):
+    """A cluster whose client another thread, which was refused, drops as soon as this one has connected."""
+
+    @property
+    def _client(self) -> None:
+        return None
+
+    @_client.setter
+    def _client(self, client: object) -> None:
+        pass
+
+
+def test_a_refusal_of_one_thread_does_not_take_the_client_from_another(tmp_path: Path):
+    with ray_stand_in({}) as ray:
+        (tmp_path / "token").write_text(str(ray.token))
+
+        assert a_cluster(Contended, address=ray.url, token_path=tmp_path / "token").list_jobs() == {}
 
 
 @pytest.mark.parametrize(("user", "shown"), [("oidc:ana", "oidc:ana"), (None, "unknown")])

@@ -64,9 +64,10 @@ class Buckets:
 class RateLimits:
     """Refuses who asks too often, before his body is read.
 
-    A token is known from its first success under the prefix on, where every route but /health asks for one, and then
-    has a bucket of its own. Whatever else is shown counts for the address that shows it, which gets nothing more once
-    too many of its tokens were refused: made-up tokens neither open buckets nor hinder those that are known.
+    A token is known from its first success under the prefix on, where every route but /health asks for one, or for a
+    ticket, and then has a bucket of its own. Whatever else is shown, or nothing, counts for the address of who does. It
+    gets nothing more once too many of its tokens were refused: made-up tokens neither open buckets nor hinder those
+    that are known.
 
     The profiler is not limited, as what it reads follows from estimates that were counted, nor is what a known worker
     reports: a heartbeat that waits could cost its lease.
@@ -93,7 +94,7 @@ class RateLimits:
         if is_profilers(self._settings, secret):
             await self._app(scope, receive, send)
             return
-        token = hashlib.sha256(secret.encode()).digest()
+        token = hashlib.sha256(secret.encode()).digest() if secret else None
         address = scope["client"][0] if scope["client"] else ""
 
         async def noted(message: Message) -> None:
@@ -106,16 +107,16 @@ class RateLimits:
         else:
             await self._app(scope, receive, noted)
 
-    def _take(self, path: str, token: bytes, address: str) -> float:
+    def _take(self, path: str, token: bytes | None, address: str) -> float:
         if token not in self._tokens:
             return self._failures.wait(address) or self._addresses.take(address)
         return 0.0 if path.startswith(self._workers) else self._tokens.take(token)
 
-    def _note(self, status: int, path: str, token: bytes, address: str) -> None:
+    def _note(self, status: int, path: str, token: bytes | None, address: str) -> None:
         if status == HTTPStatus.UNAUTHORIZED:
             self._tokens.forget(token)
             self._failures.take(address)
-        elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES and path.startswith(self._prefix):
+        elif token and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES and path.startswith(self._prefix):
             self._tokens.know(token)
 
 

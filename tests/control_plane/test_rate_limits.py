@@ -9,7 +9,9 @@ from services.control_plane import rate_limits
 from services.control_plane.app import PREFIX, create_app
 from services.control_plane.parts import Parts
 from services.control_plane.rate_limits import Buckets, RateLimits
+from services.storage.attempts import open_attempt
 from services.storage.database import Database
+from services.storage.jobs import claim_job
 from services.storage.tokens import keep_first_token
 from tests.clock import FakeClock
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
@@ -102,6 +104,20 @@ def test_who_shows_no_token_shares_what_his_address_has(limited: TestClient) -> 
     statuses = [limited.get("http://test/openapi.json").status_code for _ in range(BURST + 1)]
 
     assert statuses == [200] * BURST + [429]
+
+
+def test_who_redeems_a_ticket_shows_no_token_that_is_known_from_then_on(
+    limited: TestClient, database: Database
+) -> None:
+    a_job(database)
+    with database.writing.begin() as session:
+        dispatch = open_attempt(session, claim_job(session), "test")
+    redeem = f"attempts/{dispatch.submission_id}/redeem"
+    assert limited.post(redeem, json={"ticket": dispatch.ticket}).status_code == 200
+
+    statuses = [limited.get("http://test/openapi.json").status_code for _ in range(BURST)]
+
+    assert statuses == [200] * (BURST - 1) + [429]
 
 
 def test_made_up_tokens_open_no_buckets(ask: Ask) -> None:

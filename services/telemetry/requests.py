@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class WatchedRequests:
-    """Watches each request until its answer begins: a stream of events may last for hours.
+    """Watches each request until its answer begins: a stream of events may last for hours, or break off.
 
     The id is the sender's, where it is well-formed. Of the path only the route is told, and of the query nothing.
     """
@@ -57,16 +57,21 @@ class WatchedRequests:
         _traceparent.set(None if span is None else span.traceparent)
         start_fields(request=chosen, **trace_fields(traceparent()))
 
+        has_begun = False
+
         async def watched(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 MutableHeaders(scope=message)[REQUEST_ID] = chosen
                 self._tell(scope, message["status"], time.perf_counter() - started, span)
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
-        except Exception:  # the server answers it outside of all middleware
-            self._tell(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.perf_counter() - started, span)
+        except Exception:  # the server answers it outside of all middleware, if nothing has begun to
+            if not has_begun:
+                self._tell(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.perf_counter() - started, span)
             raise
 
     def _tell(self, scope: Scope, status: int, seconds: float, span: "Span | None") -> None:

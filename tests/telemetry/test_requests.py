@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
@@ -29,6 +30,10 @@ def client(registry: CollectorRegistry) -> TestClient:
     @app.get("/health")
     def health(fails: bool = False) -> str:
         return str(1 / 0 if fails else "ok")
+
+    @app.get("/broken-off")
+    def broken_off() -> StreamingResponse:
+        return StreamingResponse(str(number // (number - 1)) for number in (2, 1))
 
     return TestClient(app, raise_server_exceptions=False)
 
@@ -77,6 +82,19 @@ def test_a_sign_of_life_is_logged_only_where_there_is_none(
         client.get("/health?fails=1")
 
     assert [line.status for line in lines(caplog)] == [500]
+
+
+def test_an_answer_that_breaks_off_is_told_once_as_it_began(
+    client: TestClient, caplog: pytest.LogCaptureFixture, registry: CollectorRegistry
+) -> None:
+    with caplog.at_level(logging.INFO):
+        client.get("/broken-off")
+
+    labels = {"method": "GET", "route": "/broken-off"}
+    count = "fasterseg_http_request_seconds_count"
+    assert [line.status for line in lines(caplog)] == [200]
+    assert registry.get_sample_value(count, labels | {"status": "200"}) == 1
+    assert registry.get_sample_value(count, labels | {"status": "500"}) is None
 
 
 def test_a_request_is_timed_by_its_route(client: TestClient, registry: CollectorRegistry) -> None:

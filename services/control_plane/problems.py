@@ -133,7 +133,7 @@ async def _cut_off(_: Request, __: Exception) -> JSONResponse:
 
 
 async def _database_error(_: Request, error: Exception) -> JSONResponse:
-    """The database is away: nothing was written, so the request can be repeated."""
+    """The database is away. Where the answer to a COMMIT was lost, what was asked for may be done already."""
     assert isinstance(error, SQLAlchemyError)
     _log.error("the database failed", extra={"error": said(error)})
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer", title=Unavailable.title)

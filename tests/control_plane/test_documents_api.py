@@ -2,18 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import IO
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind
+from services.control_plane.app import create_app
 from services.control_plane.parts import Parts
 from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
+from services.storage.folder_store import FolderStore
 from services.storage.tables import FIRST_PROJECT
+from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import add_checkpoint
 from tests.control_plane.builders import a_stored_table, run_next, submitted, upload
+from tests.control_plane.conftest import FIRST_TOKEN
 from tests.control_plane.fakes import FakeProfiler, FakeRay
 from tests.storage.builders import (
     a_checkpoint,
@@ -267,6 +273,32 @@ def test_an_artifact_is_a_file_of_its_name(api: TestClient, database, parts: Par
     headers = api.get(f"artifacts/{an_artifact().sha256}").headers
 
     assert headers["content-disposition"] == 'attachment; filename="network.safetensors"'
+
+
+class Watched(FolderStore):
+    """A store that notes how many connections to the database are held while a blob of it is read."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.settings.state_folder / "blobs")
+        self._engine = parts.database.engine
+        self.held: list[int] = []
+
+    def open(self, sha256: str) -> IO[bytes]:
+        self.held.append(self._engine.pool.checkedout())
+        return super().open(sha256)
+
+
+def test_no_connection_is_held_while_the_store_is_read(parts: Parts):
+    store = Watched(parts)
+    a_trained_job(parts.database, store)
+    with parts.database.writing.begin() as session:
+        keep_first_token(session, FIRST_TOKEN)
+
+    with TestClient(create_app(replace(parts, store=store)), base_url="http://test/api/v1/") as api:
+        shown = {"Authorization": f"Bearer {FIRST_TOKEN}"}
+        assert api.get(f"artifacts/{an_artifact().sha256}", headers=shown).status_code == 200
+
+    assert store.held == [0]
 
 
 def test_a_damaged_artifact_is_never_served(api: TestClient, database, parts: Parts):

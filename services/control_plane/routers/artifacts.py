@@ -54,6 +54,7 @@ def put_blob(sha256: Sha256, body: Received, parts: AllParts, _: StoreWrite) -> 
 def get_artifact(sha256: Sha256, _: StoreRead, reader: Reader, parts: AllParts) -> Response:
     """The bytes of a blob, verified before the first is sent, or a link to them."""
     blob = find_blob(reader.session, sha256)
+    reader.session.rollback()  # nothing is held while the store is read
     links = parts.worker_links if reader.admission.is_worker else parts.user_links
     if links is not None:
         return RedirectResponse(links.link(sha256, disposition=blob.disposition))

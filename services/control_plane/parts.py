@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from services.telemetry.traces import Traces
 
 MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 threads, and than connections
-MOST_AT_STORE = 8  # of each of reading and writing, at a time: fewer than FastAPI's threads and sessions
+MOST_AT_PART = 8  # of each of reading the store, writing to it, asking the profiler: threads and sessions are left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ async def _turn() -> AsyncIterator[None]:
     yield
 
 
-async def _store_turn() -> AsyncIterator[None]:
+async def _part_turn() -> AsyncIterator[None]:
     yield
 
 
@@ -81,10 +81,12 @@ AllParts = Annotated[Parts, Depends(_parts)]
 # Between two steps a request waits for a thread and holds a connection, perhaps SQLite's lock: if others that wait for
 # these had all threads, nobody would go on. One Depends for all routes: they share the limit.
 Turn = Annotated[None, Depends(_turn, scope="function", max_concurrency=MOST_SESSIONS)]
-# A store that hangs keeps whoever asks it for minutes: others, such as heartbeats, must find threads and sessions.
-# Taken before a session, which it would otherwise wait with.
-StoreRead = Annotated[None, Depends(_store_turn, scope="function", max_concurrency=MOST_AT_STORE)]
-StoreWrite = Annotated[None, Depends(_store_turn, scope="function", max_concurrency=MOST_AT_STORE)]
+# A store or profiler that hangs keeps whoever asks it for minutes: others, such as heartbeats, must find threads and
+# sessions, and so must the profiler, which reads here what it is asked about. Taken before a session, which it would
+# otherwise wait with.
+StoreRead = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
+StoreWrite = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
+ProfilerTurn = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
 Token = Annotated[str, Depends(_token)]
 
 

@@ -1,6 +1,7 @@
 """Ray and the profiler as a test wants them."""
 
 import json
+from collections.abc import Callable
 
 import httpx
 
@@ -53,12 +54,14 @@ class FakeProfiler:
     def __init__(self) -> None:
         self.answer: httpx.Response | None = None
         self.is_away = False
+        self.work: Callable[[], object] = lambda: None  # before it answers
         self.requests: list[httpx.Request] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.is_away:
             raise httpx.ConnectError("refused", request=request)
         self.requests.append(request)
+        self.work()
         if self.answer is not None:
             return self.answer
         if request.method == "GET":

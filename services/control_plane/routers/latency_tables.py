@@ -14,7 +14,7 @@ from services.client.schemas import (
 )
 from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.estimates import estimate
-from services.control_plane.parts import AllParts, DocumentSession, ReadSession, WriteSession
+from services.control_plane.parts import AllParts, DocumentSession, ProfilerTurn, ReadSession, WriteSession
 from services.storage.documents import (
     find_calibration_record,
     find_latency_table,
@@ -52,6 +52,8 @@ def calibration(table: Sha256, session: ReadSession) -> CalibrationRecord:
 
 
 @router.post("/{table}/estimates")
-def estimates(table: Sha256, request: EstimateRequest, session: ReadSession, parts: AllParts) -> EstimateResponse:
+def estimates(
+    table: Sha256, request: EstimateRequest, _: ProfilerTurn, session: ReadSession, parts: AllParts
+) -> EstimateResponse:
     """The predicted latency of architectures on the table's device."""
     return estimate(session, parts.profiler, table, request)

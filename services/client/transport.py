@@ -26,6 +26,7 @@ from .errors import (
 )
 from .schemas import JsonObject, Problem
 
+REPEATABLE = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)  # besides what is the server's fault
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
 CHUNK_BYTES = 1 << 20
@@ -271,7 +272,7 @@ def _problem(response: httpx.Response) -> Problem:
 
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:
-    if not response.is_server_error and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+    if not response.is_server_error and response.status_code not in REPEATABLE:
         return None
     seconds = response.headers.get("Retry-After", "0")
     return float(seconds) if seconds.isdecimal() else 0.0  # the header may hold a date instead

@@ -33,7 +33,7 @@ def test_delays_grow_while_the_service_is_away() -> None:
     assert slept == pytest.approx([0.1, 0.2, 0.4])
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [408, 429, 503])
 def test_retry_after_is_honoured(status: int) -> None:
     slept: list[float] = []
 

@@ -1,19 +1,22 @@
 """Requests that wait for a part of the service, or for their own senders and readers, keep no others waiting."""
 
 import asyncio
+import hashlib
 
 import httpx
 import pytest
 from anyio import from_thread
 from fastapi import FastAPI
+from starlette.types import Message, Scope
 
+from services.control_plane import transfers
 from services.control_plane.app import create_app
-from services.control_plane.parts import MOST_SESSIONS, Parts
+from services.control_plane.parts import MOST_AT_PART, MOST_SESSIONS, Parts
 from services.storage.tokens import keep_first_token
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.control_plane.fakes import FakeProfiler
 from tests.control_plane.test_submission import a_stored_table
-from tests.storage.builders import an_architecture_document
+from tests.storage.builders import Worker, a_job, a_started_worker, an_architecture_document
 
 
 @pytest.fixture
@@ -30,6 +33,52 @@ def asking(app: FastAPI, token: str = FIRST_TOKEN) -> httpx.AsyncClient:
         base_url="http://test/api/v1/",
         headers={"Authorization": f"Bearer {token}"},
     )
+
+
+def as_asgi(method: str, path: str, token: str) -> Scope:
+    """A request without its body, as a server hands it to the application."""
+    return {
+        "type": "http",
+        "method": method,
+        "path": f"/api/v1/{path}",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+        "client": None,
+    }
+
+
+async def stalled_upload(app: FastAPI, worker: Worker) -> int:
+    """The status of an upload whose sender is gone after the first byte."""
+    pieces = [b"a"]
+    answer = list[Message]()
+
+    async def receive() -> Message:
+        if not pieces:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await app(as_asgi("PUT", f"blobs/{'a' * 64}", worker.token), receive, send)
+    return answer[0]["status"]
+
+
+def test_uploads_that_stall_are_cut_off_and_keep_no_other_from_the_store(
+    app: FastAPI, parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transfers, "STALL_SECONDS", 0.01)
+    a_job(parts.database)
+    worker = a_started_worker(parts.database)
+
+    async def uploads() -> list[int]:
+        stalled = [asyncio.create_task(stalled_upload(app, worker)) for _ in range(MOST_AT_PART)]
+        await asyncio.sleep(0)  # until each has its turn
+        async with asking(app, worker.token) as api:
+            stored = await api.put(f"blobs/{hashlib.sha256(b'whole').hexdigest()}", content=b"whole")
+        return [stored.status_code, *await asyncio.gather(*stalled)]
+
+    assert asyncio.run(asyncio.wait_for(uploads(), timeout=60)) == [204] + [408] * MOST_AT_PART
 
 
 def test_a_profiler_that_reads_a_table_here_finds_a_session_however_many_estimates_wait(

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from services.client.schemas import Sha256
 from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.parts import AllParts, Parts, Reader, StoreRead, StoreWrite, Token
+from services.control_plane.transfers import receive
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
@@ -30,8 +31,7 @@ async def _received(request: Request, parts: AllParts, token: Token) -> AsyncIte
     """The whole body of an attempt's request, as a file at its beginning."""
     await run_in_threadpool(_check_token, parts, token)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as body:
-        async for chunk in request.stream():
-            body.write(chunk)
+        await receive(request.stream(), body)
         body.seek(0)
         yield body
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_SESSIONS = 24  # requests at a time that have one: fewer than FastAPI's 40 threads, and than connections
 MOST_AT_PART = 8  # of each of reading the store, writing to it, asking the profiler: threads and sessions are left
+MOST_COPIES = 32  # of blobs that are read, at a time: each lies on this machine's disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,9 @@ Turn = Annotated[None, Depends(_turn, scope="function", max_concurrency=MOST_SES
 StoreRead = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
 StoreWrite = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
 ProfilerTurn = Annotated[None, Depends(_part_turn, scope="function", max_concurrency=MOST_AT_PART)]
+# For a route whose answer is a copy of a blob, which is kept until it was sent. Readers may take long: no store, thread
+# or session waits for them.
+KEEPS_A_COPY = Depends(_part_turn, scope="request", max_concurrency=MOST_COPIES)
 Token = Annotated[str, Depends(_token)]
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
+from typing import IO
 
 import httpx
 import pytest
@@ -11,19 +13,34 @@ from starlette.types import Message, Scope
 
 from services.control_plane import transfers
 from services.control_plane.app import create_app
-from services.control_plane.parts import MOST_AT_PART, MOST_SESSIONS, Parts
+from services.control_plane.parts import MOST_AT_PART, MOST_COPIES, MOST_SESSIONS, Parts
+from services.storage.folder_store import FolderStore
 from services.storage.tokens import keep_first_token
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.control_plane.fakes import FakeProfiler
+from tests.control_plane.test_event_stream import until
 from tests.control_plane.test_submission import a_stored_table
-from tests.storage.builders import Worker, a_job, a_started_worker, an_architecture_document
+from tests.storage.builders import (
+    BLOB,
+    Worker,
+    a_job,
+    a_started_worker,
+    a_trained_job,
+    an_architecture_document,
+    an_artifact,
+)
+
+
+def an_app(parts: Parts) -> FastAPI:
+    """The application on these parts, which lets in the first token."""
+    with parts.database.writing.begin() as session:
+        keep_first_token(session, FIRST_TOKEN)
+    return create_app(parts)
 
 
 @pytest.fixture
 def app(parts: Parts) -> FastAPI:
-    with parts.database.writing.begin() as session:
-        keep_first_token(session, FIRST_TOKEN)
-    return create_app(parts)
+    return an_app(parts)
 
 
 def asking(app: FastAPI, token: str = FIRST_TOKEN) -> httpx.AsyncClient:
@@ -45,6 +62,70 @@ def as_asgi(method: str, path: str, token: str) -> Scope:
         "headers": [(b"authorization", f"Bearer {token}".encode())],
         "client": None,
     }
+
+
+class Copies(FolderStore):
+    """A store that notes the copies that it was asked for."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.settings.state_folder / "blobs")
+        self.made: list[IO[bytes]] = []
+
+    def open(self, sha256: str) -> IO[bytes]:
+        self.made.append(super().open(sha256))
+        return self.made[-1]
+
+
+async def read_once(let: asyncio.Event, app: FastAPI, sha256: str) -> list[Message]:
+    """What a download is answered by, of whose body its reader takes nothing until he is let."""
+    answer = list[Message]()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await let.wait()
+        answer.append(message)
+
+    await app(as_asgi("GET", f"artifacts/{sha256}", FIRST_TOKEN), receive, send)
+    return answer
+
+
+def test_slow_readers_keep_a_bounded_number_of_copies_and_nobody_else_waiting(parts: Parts):
+    store = Copies(parts)
+    a_trained_job(parts.database, store)
+    app = an_app(replace(parts, store=store))
+
+    async def downloads() -> None:
+        let = asyncio.Event()
+        readers = [
+            asyncio.create_task(read_once(let, app, an_artifact().sha256)) for _ in range(MOST_COPIES + MOST_AT_PART)
+        ]
+        await until(lambda: len(store.made) >= MOST_COPIES)
+        async with asking(app) as users:
+            assert (await users.get("jobs")).status_code == 200
+        assert len(store.made) == MOST_COPIES
+        let.set()
+        for answer in await asyncio.gather(*readers):
+            assert b"".join(message.get("body", b"") for message in answer) == BLOB
+
+    asyncio.run(asyncio.wait_for(downloads(), timeout=60))
+    assert {copy.closed for copy in store.made} == {True}
+
+
+def test_a_reader_who_takes_nothing_is_cut_off_and_his_copy_closed(parts: Parts, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transfers, "STALL_SECONDS", 0.01)
+    store = Copies(parts)
+    a_trained_job(parts.database, store)
+    app = an_app(replace(parts, store=store))
+
+    reading = asyncio.wait_for(read_once(asyncio.Event(), app, an_artifact().sha256), timeout=60)
+    answer = asyncio.run(reading)
+
+    assert [message["type"] for message in answer] == ["http.response.start"]
+    assert [copy.closed for copy in store.made] == [True]
 
 
 async def stalled_upload(app: FastAPI, worker: Worker) -> int:

@@ -1,20 +1,18 @@
 """Blobs: workers put them, verified by their digest; everyone gets them so, or a link to the store that has them."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
 from services.client.schemas import Sha256
 from services.control_plane.entity_tags import IMMUTABLE
-from services.control_plane.parts import AllParts, Parts, Reader, StoreRead, StoreWrite, Token
-from services.control_plane.transfers import receive
+from services.control_plane.parts import KEEPS_A_COPY, AllParts, Parts, Reader, StoreRead, StoreWrite, Token
+from services.control_plane.transfers import Download, receive
 from services.storage.artifacts import find_blob, keep_blob
-from services.storage.blob_store import chunks
 from services.storage.worker_writes import authorize
 
 router = APIRouter(tags=["artifacts"])
@@ -50,6 +48,7 @@ def put_blob(sha256: Sha256, body: Received, parts: AllParts, _: StoreWrite) -> 
     "/artifacts/{sha256}",
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}, 307: LINK},
+    dependencies=[KEEPS_A_COPY],
 )
 def get_artifact(sha256: Sha256, _: StoreRead, reader: Reader, parts: AllParts) -> Response:
     """The bytes of a blob, verified before the first is sent, or a link to them."""
@@ -66,14 +65,9 @@ def get_artifact(sha256: Sha256, _: StoreRead, reader: Reader, parts: AllParts) 
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",  # a worker chose the type
     }
-    return StreamingResponse(_stream(parts.store.open(sha256)), media_type=blob.media_type, headers=headers)
+    return Download(parts.store.open(sha256), media_type=blob.media_type, headers=headers)
 
 
 def _check_token(parts: Parts, token: str) -> None:
     with parts.database.reading() as session:
         authorize(session, token)
-
-
-def _stream(body: IO[bytes]) -> Iterator[bytes]:
-    with closing(body):
-        yield from chunks(body)

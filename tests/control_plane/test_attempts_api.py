@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind, JsonObject
 from services.control_plane.app import create_app
-from services.control_plane.parts import MOST_AT_STORE, Parts
+from services.control_plane.parts import MOST_AT_PART, Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
 from services.storage.jobs import claim_job
@@ -40,7 +40,7 @@ def test_bodies_that_do_not_arrive_keep_no_other_from_the_store(api: TestClient,
         async with httpx.AsyncClient(
             transport=transport, base_url="http://test/api/v1/", headers=as_worker(worker)
         ) as http:
-            paths = [f"blobs/{number:064}" for number in range(MOST_AT_STORE)]
+            paths = [f"blobs/{number:064}" for number in range(MOST_AT_PART)]
             sending = [asyncio.create_task(http.put(path, content=unfinished())) for path in paths]
             for _ in paths:
                 await asked_for.acquire()

@@ -20,23 +20,29 @@ from tests.faults.service import Service, wait_for
 
 
 @pytest.mark.fault  # tests/integration kills one on Ray, too
+@pytest.mark.timeout(900)
 @pytest.mark.row(3, "SIGKILL of a worker at a random step: requeued within 80 s, the same result to the bit")
 def test_a_killed_worker_loses_at_most_the_steps_since_its_last_checkpoint(
     service: Service, ray: RayStandIn, random: Random, record_property
 ):
+    jobs, kills = 17, 3
     service.start()
     service.plan(Plan(epochs=8, steps=5))
-    job = service.submit()
-    for epoch in (1, 2, 3):
-        wait_for_step(service, job, 10 * epoch + random.randint(2, 8))
-        ray.signal(f"fasterseg-{job}-{epoch}", signal.SIGKILL)
-        waited = wait_for(lambda epoch=epoch: len(service.events(job, "requeued")) == epoch, "it is requeued", 80)
-        record_property("seconds to requeue", waited)
-
-    service.succeeded(job)
-
-    assert again(service.steps(job)) <= 3 * 2 * service.planned.steps  # one is on its way while the next is counted
+    for _ in range(jobs):
+        job = service.submit()
+        for epoch in range(1, kills + 1):
+            wait_for_step(service, job, 10 * epoch + random.randint(2, 8))
+            ray.signal(f"fasterseg-{job}-{epoch}", signal.SIGKILL)
+            record_property("seconds to requeue", until_requeued(service, job, epoch))
+        service.succeeded(job)
+        assert again(service.steps(job)) <= kills * 2 * service.planned.steps  # one is sent while the next is counted
+    record_property("runs", jobs * kills)
     check(service)
+
+
+def until_requeued(service: Service, job: str, times: int) -> float:
+    """The seconds that it takes until the job was, so many times in all."""
+    return wait_for(lambda: len(service.events(job, "requeued")) == times, "it is requeued", 80)
 
 
 def wait_for_step(service: Service, job: str, number: int) -> None:

@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## profile, search, retrain, evaluate and export in minutes; 
 	$(BIN)/python -m services.embedded.demo $(if $(DATA),--data '$(DATA)')
 
 test: lint types ## lint, types, import rules and all tests but the five kinds below
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(INSTALLED) ## real processes killed, stopped, cut off: the list of faults, and a table of what was measured (minutes)
 	$(BIN)/pytest -m "(fault or row) and not s3"

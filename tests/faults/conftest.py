@@ -34,6 +34,7 @@ def pytest_report_header() -> str:
 @pytest.fixture
 def random(request: pytest.FixtureRequest) -> Random:
     """Chance that the printed seed and the test's name repeat."""
+    print(f"FASTERSEG_FAULTS_SEED={SEED}")  # the header is not shown where tests run in several processes
     return Random(f"{SEED} {request.node.nodeid}")
 
 

@@ -85,12 +85,12 @@ def steps_per_pass(jobs: list[EarlierJob]) -> int | None:
     return next((count for count in steps if count), None)
 
 
-def estimate(kind: JobKind, work: list[Work], jobs: list[EarlierJob]) -> CostEstimate:
+def estimate_cost(kind: JobKind, work: list[Work], jobs: list[EarlierJob]) -> CostEstimate:
     """The estimate from the newest of these jobs that has done all of this work's parts, else the memory alone."""
     timed = next((job for job in jobs if _lacking(job, work) is None), None)
     job = timed or next(iter(jobs), None)
     if job is None:
-        return no_estimate(f"no earlier {kind} job of this shape has run: {PROBES[kind]}")
+        return no_cost(f"no earlier {kind} job of this shape has run: {PROBES[kind]}")
     gpu = [usage.peak_gpu_memory_bytes for usage in job.usages if usage.peak_gpu_memory_bytes is not None]
     return CostEstimate(
         seconds=None if timed is None else _seconds(timed, work),
@@ -102,7 +102,7 @@ def estimate(kind: JobKind, work: list[Work], jobs: list[EarlierJob]) -> CostEst
     )
 
 
-def no_estimate(reason: str) -> CostEstimate:
+def no_cost(reason: str) -> CostEstimate:
     """That nothing is known, and why."""
     return CostEstimate(
         seconds=None, peak_memory_bytes=None, peak_gpu_memory_bytes=None, job=None, device=None, reason=reason

@@ -19,9 +19,9 @@ from services.control_plane.costs import (
     EarlierJob,
     Work,
     earlier_jobs,
-    estimate,
+    estimate_cost,
     networks_of,
-    no_estimate,
+    no_cost,
     steps_per_pass,
 )
 from services.control_plane.submission import CheckedSubmission, KnownTable, check_submission
@@ -53,7 +53,7 @@ def plan_job(session: Session, submission: JobSubmission) -> Plan:
         rows=rows,
         phases=[PlannedPhase(name=part.phase, steps=part.steps) for part in work],
         steps=sum(count or 0 for count in steps) if steps and None not in steps else None,
-        estimate=_estimate(session, job, work, earlier),
+        estimate=_cost(session, job, work, earlier),
         project=show_project(session, project_of(session)),
     )
 
@@ -108,9 +108,9 @@ def _times(epochs: int, steps: int | None) -> int | None:
     return None if steps is None and epochs else epochs * (steps or 0)
 
 
-def _estimate(session: Session, job: JobRow, work: list[Work], earlier: list[EarlierJob]) -> CostEstimate:
+def _cost(session: Session, job: JobRow, work: list[Work], earlier: list[EarlierJob]) -> CostEstimate:
     for name, architecture in networks_of(session, job).items():
         if architecture is None:
             maker = job.sources.get(name) or job.inputs[name]
-            return no_estimate(f"{name}: job {maker} has not made it yet: plan again once it has succeeded")
-    return estimate(job.kind, work, earlier)
+            return no_cost(f"{name}: job {maker} has not made it yet: plan again once it has succeeded")
+    return estimate_cost(job.kind, work, earlier)

@@ -20,6 +20,7 @@ from tests.contracts.s3_servers import S3Server
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw")  # as their packages are called
 NEEDED = ("lib", *PROGRAMS, "ceph-base", "ceph-common")  # how the packages begin that hold what these link with
 START_SECONDS = 120.0
+USER = "contracts"
 CONFIGURATION = """
 [global]
 fsid = {fsid}
@@ -100,8 +101,25 @@ class _Cluster:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CephGateway(S3Server):
+    """A gateway whose one user has other keys, too, while a test lets him."""
+
+    cluster: _Cluster
+
+    @contextmanager
+    def other_keys(self, access_key: str, secret_key: str) -> Iterator[None]:
+        """Keys that are good until the context is left."""
+        self._keys("create", "--access-key", access_key, "--secret-key", secret_key)
+        yield
+        self._keys("rm", "--access-key", access_key)
+
+    def _keys(self, *command: str) -> None:
+        self.cluster.run("radosgw-admin", "key", *command, "--uid", USER, "--key-type", "s3")
+
+
 @contextmanager
-def ceph_gateway(folder: Path) -> Iterator[S3Server]:
+def ceph_gateway(folder: Path) -> Iterator[CephGateway]:
     """A gateway that answers, with one user and no buckets; PackagesUnavailable where it cannot be had."""
     cluster = _Cluster(root=folder / "root", folder=folder)
     _unpack(folder / "packages", cluster.root)
@@ -116,7 +134,9 @@ def ceph_gateway(folder: Path) -> Iterator[S3Server]:
     )
     (folder / "ceph.conf").write_text(text)
     (folder / "osd").mkdir()
-    server = S3Server(endpoint=f"127.0.0.1:{gateway_port}", access_key="contracts", secret_key="a secret of contracts")
+    server = CephGateway(
+        endpoint=f"127.0.0.1:{gateway_port}", access_key=USER, secret_key="a secret of contracts", cluster=cluster
+    )
     monmap = str(folder / "monmap")
     address = f"[v2:127.0.0.1:{monitor_port}]"
     with ExitStack() as processes:
@@ -127,7 +147,7 @@ def ceph_gateway(folder: Path) -> Iterator[S3Server]:
         cluster.run("ceph-osd", "--id", "0", "--mkfs", "--osd-uuid", osd)
         processes.enter_context(cluster.running("ceph-osd", "--id", "0", "-f"))
         keys = ("--access-key", server.access_key, "--secret-key", server.secret_key)
-        cluster.run("radosgw-admin", "user", "create", "--uid", "contracts", "--display-name", "contracts", *keys)
+        cluster.run("radosgw-admin", "user", "create", "--uid", USER, "--display-name", USER, *keys)
         gateway = processes.enter_context(cluster.running("radosgw", "--name", "client.rgw.a", "-f"))
         _wait_for(gateway_port, gateway)
         yield server

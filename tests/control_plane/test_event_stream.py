@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 
 import pytest
 from fastapi.sse import ServerSentEvent
@@ -20,6 +20,7 @@ from services.storage.jobs import request_cancel
 from services.storage.worker_writes import acknowledge_stop, report_events
 from tests.control_plane.builders import submitted
 from tests.control_plane.conftest import FIRST_TOKEN
+from tests.control_plane.waiting import finished, until
 from tests.storage.builders import a_job, a_started_worker
 
 
@@ -121,11 +122,6 @@ def streams(api: TestClient, database: Database) -> EventStreams:
     return EventStreams(database, None, poll_seconds=0.01)
 
 
-def finished(reading: Coroutine[None, None, None]) -> None:
-    """Waits for what a test reads, but not for ever."""
-    asyncio.run(asyncio.wait_for(reading, timeout=60))
-
-
 async def caught_up(streams: EventStreams, job: str, token: str = FIRST_TOKEN) -> asyncio.Task[list[str | None]]:
     """The kinds of events that a stream gives from now on: it has read that its job was queued, and waits."""
     stream = streams.follow(token, job, 0)
@@ -137,11 +133,6 @@ async def caught_up(streams: EventStreams, job: str, token: str = FIRST_TOKEN) -
 
 async def _kinds(stream: AsyncIterator[ServerSentEvent]) -> list[str | None]:
     return [event.event async for event in stream]
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # noqa: ASYNC110  # in other threads, which set nothing
-        await asyncio.sleep(0.01)
 
 
 def cancel(database: Database, job: str) -> None:

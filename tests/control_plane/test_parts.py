@@ -16,10 +16,10 @@ from services.control_plane.app import create_app
 from services.control_plane.parts import MOST_AT_PART, MOST_COPIES, MOST_SESSIONS, Parts
 from services.storage.folder_store import FolderStore
 from services.storage.tokens import keep_first_token
+from tests.control_plane.builders import a_stored_table
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
 from tests.control_plane.fakes import FakeProfiler
-from tests.control_plane.test_event_stream import until
-from tests.control_plane.test_submission import a_stored_table
+from tests.control_plane.waiting import finished, until
 from tests.storage.builders import (
     BLOB,
     Worker,
@@ -111,7 +111,7 @@ def test_slow_readers_keep_a_bounded_number_of_copies_and_nobody_else_waiting(pa
         for answer in await asyncio.gather(*readers):
             assert b"".join(message.get("body", b"") for message in answer) == BLOB
 
-    asyncio.run(asyncio.wait_for(downloads(), timeout=60))
+    finished(downloads())
     assert {copy.closed for copy in store.made} == {True}
 
 
@@ -121,8 +121,7 @@ def test_a_reader_who_takes_nothing_is_cut_off_and_his_copy_closed(parts: Parts,
     a_trained_job(parts.database, store)
     app = an_app(replace(parts, store=store))
 
-    reading = asyncio.wait_for(read_once(asyncio.Event(), app, an_artifact().sha256), timeout=60)
-    answer = asyncio.run(reading)
+    answer = finished(read_once(asyncio.Event(), app, an_artifact().sha256))
 
     assert [message["type"] for message in answer] == ["http.response.start"]
     assert [copy.closed for copy in store.made] == [True]
@@ -159,7 +158,7 @@ def test_uploads_that_stall_are_cut_off_and_keep_no_other_from_the_store(
             stored = await api.put(f"blobs/{hashlib.sha256(b'whole').hexdigest()}", content=b"whole")
         return [stored.status_code, *await asyncio.gather(*stalled)]
 
-    assert asyncio.run(asyncio.wait_for(uploads(), timeout=60)) == [204] + [408] * MOST_AT_PART
+    assert finished(uploads()) == [204] + [408] * MOST_AT_PART
 
 
 def test_a_profiler_that_reads_a_table_here_finds_a_session_however_many_estimates_wait(
@@ -174,4 +173,4 @@ def test_a_profiler_that_reads_a_table_here_finds_a_session_however_many_estimat
             answers = await asyncio.gather(*(users.post(path, json=body) for _ in range(MOST_SESSIONS + 1)))
             return [answer.status_code for answer in answers]
 
-    assert asyncio.run(estimates()) == [200] * (MOST_SESSIONS + 1)
+    assert finished(estimates()) == [200] * (MOST_SESSIONS + 1)

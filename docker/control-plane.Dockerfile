@@ -14,5 +14,5 @@ WORKDIR /var/lib/fasterseg
 ENV PYTHONUNBUFFERED=1 FASTERSEG_HOST=0.0.0.0 FASTERSEG_STATE_FOLDER=/var/lib/fasterseg
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=15s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/api/v1/health')"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/api/v1/health/live')"]
 CMD ["python", "-m", "services.control_plane"]

@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.control_plane.event_stream import EventStreams
+from services.control_plane.health import HealthChecks
 from services.control_plane.metrics import open_registry
 from services.control_plane.parts import Parts, ReadSession
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
@@ -34,6 +35,7 @@ def create_app(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextM
     """The application on its parts. Its documentation is served from this machine, not from a content network."""
     app = FastAPIOffline(title="FasterSeg", summary="Architecture search for real-time segmentation", lifespan=lifespan)
     app.state.parts = parts
+    app.state.health = HealthChecks(parts)
     app.state.streams = EventStreams(parts.database, parts.identity_provider)
     app.state.registry = registry = open_registry(parts.database)
     add_problem_handlers(app)

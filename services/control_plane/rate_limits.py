@@ -80,14 +80,14 @@ class RateLimits:
         self._settings = settings
         self._prefix = f"{prefix}/"
         self._workers = (f"{prefix}/attempts/", f"{prefix}/blobs/")
-        self._health = f"{prefix}/health"
+        self._health = (f"{prefix}/health", f"{prefix}/health/live")
         per_second, burst, failures = settings.requests_per_second, settings.request_burst, settings.failures_per_minute
         self._tokens = Buckets(per_second=per_second, burst=burst, clock=clock)
         self._addresses = Buckets(per_second=per_second, burst=burst, clock=clock)
         self._failures = Buckets(per_second=failures / 60, burst=failures, clock=clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == self._health:
+        if scope["type"] != "http" or scope["path"] in self._health:
             await self._app(scope, receive, send)
             return
         _, secret = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))  # as routes read it

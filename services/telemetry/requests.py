@@ -22,7 +22,9 @@ REQUEST_ID = "X-Request-Id"
 TRACEPARENT = "traceparent"
 METHODS = frozenset(HTTPMethod)
 OTHER = "other"  # the route of paths that do not exist, and methods that HTTP does not know: senders choose their text
-QUIET = frozenset({"/health", "/metrics", "/attempts/{submission_id}/heartbeat"})  # told only where they fail
+QUIET = frozenset(  # told only where they fail
+    {"/health", "/health/live", "/metrics", "/attempts/{submission_id}/heartbeat"}
+)
 
 _is_well_formed = re.compile(r"[A-Za-z0-9._-]{8,64}").fullmatch
 _traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)

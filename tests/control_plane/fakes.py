@@ -20,6 +20,8 @@ class FakeRay:
         self.printed: dict[str, str] = {}
         self.is_away = False
         self.loses_submissions = False
+        self.work: Callable[[], object] = lambda: None  # before it answers
+        self.checks = 0
 
     def submit(self, dispatch: Dispatch) -> None:
         self.check()
@@ -40,6 +42,8 @@ class FakeRay:
         return self.printed.get(submission_id, "")
 
     def check(self) -> None:
+        self.checks += 1
+        self.work()
         if self.is_away:
             raise Unavailable("Ray does not answer")
 

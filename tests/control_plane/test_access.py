@@ -36,7 +36,11 @@ from tests.storage.builders import (
     an_artifact,
 )
 
-OPEN = {"GET /api/v1/health", "POST /api/v1/attempts/{submission_id}/redeem"}  # the latter asks for a ticket
+OPEN = {  # the last asks for a ticket
+    "GET /api/v1/health",
+    "GET /api/v1/health/live",
+    "POST /api/v1/attempts/{submission_id}/redeem",
+}
 DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/static-offline-docs"}  # open, too
 WORKER = "the attempt's own token"
 NEEDED: dict[str, Scope | str] = {  # what every other route asks for

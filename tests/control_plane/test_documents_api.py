@@ -1,4 +1,4 @@
-"""Architectures, latency tables, estimates, artifacts and health over HTTP."""
+"""Architectures, latency tables, estimates and artifacts over HTTP."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import add_checkpoint
 from tests.control_plane.builders import a_stored_table, run_next, submitted, upload
 from tests.control_plane.conftest import FIRST_TOKEN
-from tests.control_plane.fakes import FakeProfiler, FakeRay
+from tests.control_plane.fakes import FakeProfiler
 from tests.storage.builders import (
     a_checkpoint,
     a_latency_table,
@@ -309,20 +309,3 @@ def test_a_damaged_artifact_is_never_served(api: TestClient, database, parts: Pa
 
     assert response.status_code == 410
     assert response.json()["title"] == "Corrupt blob"
-
-
-def test_health_is_ok_where_every_part_answers(api: TestClient):
-    health = api.get("health").json()
-
-    assert health["status"] == "ok"
-    assert {health[part] for part in ("database", "store", "ray", "profiler")} == {"ok"}
-
-
-def test_health_names_the_part_that_is_away(api: TestClient, ray: FakeRay, profiler: FakeProfiler):
-    ray.is_away = profiler.is_away = True
-
-    health = api.get("health").json()
-
-    assert health["status"] == "degraded"
-    assert health["ray"] == "Ray does not answer"
-    assert "profiler does not answer" in health["profiler"]

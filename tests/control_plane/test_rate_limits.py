@@ -146,8 +146,9 @@ def test_a_token_that_was_revoked_is_a_guess(limited: TestClient, ask: Ask) -> N
     assert [ask(made["secret"]) for _ in range(FAILURES + 1)] == [401] * FAILURES + [429]
 
 
-def test_health_is_told_to_everyone(limited: TestClient) -> None:
-    assert {limited.get("health").status_code for _ in range(3 * BURST)} == {200}
+@pytest.mark.parametrize(("path", "status"), [("health", 200), ("health/live", 204)])
+def test_health_is_told_to_everyone(limited: TestClient, path: str, status: int) -> None:
+    assert {limited.get(path).status_code for _ in range(3 * BURST)} == {status}
 
 
 def test_the_profiler_reads_as_much_as_estimates_need(ask: Ask) -> None:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from services.control_plane.app import PREFIX
 from services.control_plane.settings import Settings as ControlPlaneSettings
 from services.profiler.settings import Settings as ProfilerSettings
 from services.workers.settings import Settings as WorkerSettings
@@ -22,6 +23,10 @@ def dockerfile(service: str) -> str:
 @pytest.mark.parametrize("name", LASTING)
 def test_a_service_is_checked_for_health(name: str) -> None:
     assert "healthcheck" in SERVICES[name] or "\nHEALTHCHECK " in dockerfile(name)
+
+
+def test_a_control_plane_is_healthy_though_other_parts_are_not() -> None:
+    assert re.findall(r"http://127\.0\.0\.1:8000(\S+)'", dockerfile("control-plane")) == [f"{PREFIX}/health/live"]
 
 
 @pytest.mark.parametrize("name", LASTING)

@@ -27,6 +27,7 @@ def test_a_head_that_lets_in_everyone_is_given_nothing(service: Service, ray: Ra
     service.start()
     job = service.submit()
 
+    wait_for(lambda: "lets in everyone" in said_of_ray(service), "it is refused")
     said = said_of_ray(service)
     assert "lets in everyone, so nothing is started there: start it with RAY_AUTH_MODE=token" in said
     assert "FASTERSEG_RAY_TOKEN_PATH" in said
@@ -43,8 +44,8 @@ def test_a_wrong_token_is_named_and_a_rotated_one_needs_no_restart(service: Serv
     service.succeeded(service.submit())
 
     ray.token = "what it was started with later"
-    wait_for(lambda: said_of_ray(service) != "ok", "the token is wrong")
-    assert said_of_ray(service).startswith(f"Ray at {ray.url} refused: Authentication failed")
+    refusal = f"Ray at {ray.url} refused: Authentication failed"
+    wait_for(lambda: said_of_ray(service).startswith(refusal), "the token is wrong")
     assert "FASTERSEG_RAY_TOKEN_PATH" in said_of_ray(service)
     job = service.submit()
     (service.folder / "ray.token").write_text(ray.token)

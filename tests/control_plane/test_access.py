@@ -75,6 +75,7 @@ NEEDED: dict[str, Scope | str] = {  # what every other route asks for
     "POST /api/v1/tokens": Scope.ADMIN,
     "GET /api/v1/tokens": Scope.ADMIN,
     "DELETE /api/v1/tokens/{token_id}": Scope.ADMIN,
+    "GET /api/v1/projects": Scope.READ,
     "GET /api/v1/projects/{name}": Scope.READ,
     "PUT /api/v1/projects/{name}": Scope.OPERATOR,
 }
@@ -222,7 +223,7 @@ def declared(shown: str, route: str) -> int:
         return 409
     if shown != "of another project" or NEEDED[route] is WORKER:
         return 401
-    if "projects" in route:
+    if "projects/" in route:
         return 403
     return 404 if "{" in route else MADE.get(route, 200)
 

@@ -1,4 +1,4 @@
-"""What must hold after every fault, whatever it was. Each test of this folder ends with `check`."""
+"""What must hold after every fault, whatever it was: tests that break a whole service end with `check`."""
 
 from itertools import pairwise
 

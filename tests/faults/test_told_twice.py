@@ -120,41 +120,43 @@ def cancelled(service: Service, ray: RayStandIn) -> Iterator[str]:
 
 
 State = Callable[[Service, RayStandIn], AbstractContextManager[str]]
-OPEN = (queued, paused, pending, running, stopping, waiting_for_another)
+OPEN = pytest.mark.parametrize(
+    "state", [queued, paused, pending, running, stopping, waiting_for_another], ids=lambda state: state.__name__
+)
 
 
-def test_a_job_that_is_cancelled_twice_is_cancelled_once(service: Service, ray: RayStandIn, record_property):
-    for state in OPEN:
-        service.plan(SHORT)
-        with state(service, ray) as job:
-            assert tell(service, job, "cancel", "cancel") == [200, 200], state.__name__
-        assert service.finished(job).state is JobState.CANCELLED, state.__name__
-        assert len(service.events(job, "cancel_requested")) == 1, state.__name__
-    record_property("runs", len(OPEN))
+@OPEN
+def test_a_job_that_is_cancelled_twice_is_cancelled_once(service: Service, ray: RayStandIn, state: State):
+    with state(service, ray) as job:
+        assert tell(service, job, "cancel", "cancel") == [200, 200]
+
+    assert service.finished(job).state is JobState.CANCELLED
+    assert len(service.events(job, "cancel_requested")) == 1
     check(service)
 
 
-def test_a_job_that_is_paused_twice_goes_on_once_it_is_resumed(service: Service, ray: RayStandIn, record_property):
-    for state in OPEN:
-        service.plan(SHORT)
-        with state(service, ray) as job:
-            assert tell(service, job, "pause", "pause") == [200, 200], state.__name__
-        wait_for(lambda job=job: service.job(job).state is JobState.QUEUED, "it is paused")
-        assert tell(service, job, "resume", "resume") == [200, 200], state.__name__
-        service.succeeded(job)
-        assert len(service.events(job, "resumed")) == 1, state.__name__
-    record_property("runs", len(OPEN))
+@OPEN
+def test_a_job_that_is_paused_twice_goes_on_once_it_is_resumed(service: Service, ray: RayStandIn, state: State):
+    with state(service, ray) as job:
+        assert tell(service, job, "pause", "pause") == [200, 200]
+    wait_for(lambda: service.job(job).state is JobState.QUEUED, "it is paused")
+    assert tell(service, job, "resume", "resume") == [200, 200]
+
+    service.succeeded(job)
+    assert len(service.events(job, "resumed")) == 1
     check(service)
 
 
-def test_a_job_that_is_over_stays_as_it_is(service: Service, ray: RayStandIn, record_property):
-    for state, again in ((succeeded, 409), (failed, 409), (cancelled, 200)):
-        with state(service, ray) as job:
-            before = service.job(job)
-            assert tell(service, job, "pause", "pause", "resume") == [409, 409, 409], state.__name__
-            assert tell(service, job, "cancel", "cancel") == [again, again], state.__name__
-            assert service.job(job) == before, state.__name__
-    record_property("runs", 3)
+@pytest.mark.parametrize(
+    ("state", "again"), [(succeeded, 409), (failed, 409), (cancelled, 200)], ids=["succeeded", "failed", "cancelled"]
+)
+def test_a_job_that_is_over_stays_as_it_is(service: Service, ray: RayStandIn, state: State, again: int):
+    with state(service, ray) as job:
+        before = service.job(job)
+
+        assert tell(service, job, "pause", "pause", "resume") == [409, 409, 409]
+        assert tell(service, job, "cancel", "cancel") == [again, again]
+        assert service.job(job) == before
     check(service)
 
 

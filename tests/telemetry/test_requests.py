@@ -61,14 +61,16 @@ def test_every_request_has_an_id_of_its_own(client: TestClient) -> None:
 
 
 def test_a_request_is_logged_by_its_route_and_without_its_query(
-    client: TestClient, caplog: pytest.LogCaptureFixture
+    client: TestClient, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         client.get("/jobs/0123456789ab?token=canary", headers={"Authorization": "Bearer canary"})
 
     (line,) = lines(caplog)
     assert (line.method, line.route, line.status) == ("GET", "/jobs/{job_id}", 200)
-    assert line.milliseconds >= 0
+    counted = {"method": "GET", "route": "/jobs/{job_id}", "status": "200"}
+    seconds = registry.get_sample_value("fasterseg_http_request_seconds_sum", counted)
+    assert line.milliseconds == pytest.approx(1000 * seconds, abs=0.1)
     assert not any("canary" in str(vars(record)) for record in lines(caplog, logging.DEBUG))
 
 

@@ -8,10 +8,11 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from services.control_plane.dependencies import ReadSession
 from services.control_plane.event_stream import EventStreams
 from services.control_plane.health import HealthChecks
 from services.control_plane.metrics import open_registry
-from services.control_plane.parts import Parts, ReadSession
+from services.control_plane.parts import Parts
 from services.control_plane.problems import RESPONSES, BodyLimit, add_problem_handlers
 from services.control_plane.rate_limits import RateLimits
 from services.control_plane.routers import (

@@ -21,9 +21,9 @@ from services.profiler.runners import MeasurementError, Runner, Workload, operat
 from services.profiler.table_builder import canary_of
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of
+from services.workers.latency_tables import read_calibration, read_table
 from services.workers.measuring import runner_alone
 from services.workers.outputs import json_object, store
-from services.workers.tables import read_calibration, read_table
 
 UNCALIBRATED_TOLERANCE = 0.1  # of sums that no network measured whole has corrected
 SAME_SPEED = 0.15  # a machine of the table's fingerprint that is off by more is another, or busy: nothing is judged

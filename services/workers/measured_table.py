@@ -18,8 +18,8 @@ from services.profiler.table_builder import build_table, fingerprint, fingerprin
 from services.workers.checkpoints import Rhythm, State, keep, resume
 from services.workers.following import follow_measurement, measurement_progress
 from services.workers.job import Job
+from services.workers.latency_tables import read_table
 from services.workers.outputs import json_object
-from services.workers.tables import read_table
 
 PHASE = "measure operators"
 

@@ -10,8 +10,8 @@ from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
 from services.workers.data import load_data
 from services.workers.job import Job, config_of
+from services.workers.latency_tables import read_calibration, read_table
 from services.workers.outputs import history, json_object, store, store_json
-from services.workers.tables import read_calibration, read_table
 from services.workers.training import train
 
 

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from services.client.schemas import JobKind, JsonObject
 from services.control_plane.app import create_app
-from services.control_plane.parts import MOST_AT_PART, Parts
+from services.control_plane.dependencies import MOST_AT_PART
+from services.control_plane.parts import Parts
 from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database
 from services.storage.jobs import claim_job

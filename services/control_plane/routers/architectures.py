@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response, status
 
 from fasterseg_core.drawing import architecture_svg
 from services.client.schemas import ArchitecturePage, ArchitectureRecord, ArchitectureSubmission, Sha256
-from services.control_plane.parts import DocumentSession, ReadSession, WriteSession
+from services.control_plane.dependencies import DocumentSession, ReadSession, WriteSession
 from services.storage.documents import (
     find_architecture,
     list_architectures,

@@ -9,8 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from services.client.schemas import Sha256
+from services.control_plane.dependencies import KEEPS_A_COPY, AllParts, Reader, StoreRead, StoreWrite, Token
 from services.control_plane.entity_tags import IMMUTABLE
-from services.control_plane.parts import KEEPS_A_COPY, AllParts, Parts, Reader, StoreRead, StoreWrite, Token
+from services.control_plane.parts import Parts
 from services.control_plane.transfers import Download, receive
 from services.storage.artifacts import find_blob, keep_blob
 from services.storage.worker_writes import authorize

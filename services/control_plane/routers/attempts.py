@@ -13,7 +13,7 @@ from services.client.schemas import (
     TicketRedemption,
     WorkerEvents,
 )
-from services.control_plane.parts import MAKES_RUNNABLE, Token, WorkerSession
+from services.control_plane.dependencies import MAKES_RUNNABLE, Token, WorkerSession
 from services.storage import worker_writes
 
 router = APIRouter(prefix="/attempts/{submission_id}", tags=["attempts"])

@@ -8,10 +8,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.client.schemas import EventPage, Job, JobId, JobKind, JobPage, JobState, JobSubmission, Limits
-from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
-from services.control_plane.event_stream import EventStreams
-from services.control_plane.logs import read_logs
-from services.control_plane.parts import (
+from services.control_plane.dependencies import (
     MAKES_RUNNABLE,
     AllParts,
     ReadSession,
@@ -20,6 +17,9 @@ from services.control_plane.parts import (
     Token,
     WriteSession,
 )
+from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
+from services.control_plane.event_stream import EventStreams
+from services.control_plane.logs import read_logs
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job

@@ -12,9 +12,9 @@ from services.client.schemas import (
     LatencyTableSummary,
     Sha256,
 )
+from services.control_plane.dependencies import AllParts, DocumentSession, ProfilerTurn, ReadSession, WriteSession
 from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.estimates import estimate
-from services.control_plane.parts import AllParts, DocumentSession, ProfilerTurn, ReadSession, WriteSession
 from services.storage.documents import (
     find_calibration_record,
     find_latency_table,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from services.client.schemas import JobSubmission, Plan
-from services.control_plane.parts import ReadSession
+from services.control_plane.dependencies import ReadSession
 from services.control_plane.plans import plan_job
 
 router = APIRouter(prefix="/plans", tags=["plans"])

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from services.client.schemas import Project, ProjectLimits, ProjectPage, ProjectRecord, Scope
 from services.control_plane.access import enter
+from services.control_plane.dependencies import MAKES_RUNNABLE, Operator, Reader
 from services.control_plane.entity_tags import (
     CHANGED,
     UNCHANGED,
@@ -14,7 +15,6 @@ from services.control_plane.entity_tags import (
     require_project_unchanged,
     tagged,
 )
-from services.control_plane.parts import MAKES_RUNNABLE, Operator, Reader
 from services.storage.projects import limit_project, list_projects, show_project, widen
 
 router = APIRouter(prefix="/projects", tags=["projects"])

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, status
 
 from services.client.schemas import TokenId, TokenPage, TokenRecord, TokenSecret, TokenSubmission
-from services.control_plane.parts import Admin
+from services.control_plane.dependencies import Admin
 from services.storage.tokens import create_token, list_tokens, revoke_token
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])

@@ -13,7 +13,8 @@ from starlette.types import Message, Scope
 
 from services.control_plane import transfers
 from services.control_plane.app import create_app
-from services.control_plane.parts import MOST_AT_PART, MOST_COPIES, MOST_SESSIONS, Parts
+from services.control_plane.dependencies import MOST_AT_PART, MOST_COPIES, MOST_SESSIONS
+from services.control_plane.parts import Parts
 from services.storage.folder_store import FolderStore
 from services.storage.tokens import keep_first_token
 from tests.control_plane.builders import a_stored_table

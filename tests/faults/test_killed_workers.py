@@ -27,7 +27,7 @@ def test_a_killed_worker_loses_at_most_the_steps_since_its_last_checkpoint(
 ):
     jobs, kills = 17, 3
     service.start()
-    service.plan(Plan(epochs=8, steps=5))
+    service.plan(Plan(epochs=8, steps=5, step_seconds=0.1))  # an epoch takes longer than to send a checkpoint
     for _ in range(jobs):
         job = service.submit()
         for epoch in range(1, kills + 1):

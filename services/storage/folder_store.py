@@ -31,10 +31,8 @@ class FolderStore:
             size = copy_verified(body, file, sha256)
             file.flush()
             os.fsync(file.fileno())
-            if path.exists() and not _is_whole(path, sha256):
-                path.unlink()  # damaged: what was sent now takes its place
-            if not path.exists():
-                _link(file.name, path)
+            if not _is_whole(path, sha256):
+                _place(file.name, path)
         return size
 
     def open(self, sha256: str) -> IO[bytes]:
@@ -94,15 +92,18 @@ class FolderStore:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-
-
-def _link(source: str, path: Path) -> None:
     try:
-        os.link(source, path)  # creates the name or fails: it never replaces
-    except FileExistsError:
-        return  # another writer of the same bytes was first
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _place(source: str, path: Path) -> None:
+    """Gives a file its name, also in place of a damaged one: another writer's, of the same bytes, is never missed."""
+    link = Path(f"{source}-link")
+    os.link(source, link)
+    link.replace(path)
     for folder in (path.parent, path.parent.parent):
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)

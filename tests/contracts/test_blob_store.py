@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,6 +205,21 @@ def test_a_folder_is_left_without_half_written_files(tmp_path: Path):
     with pytest.raises(InvalidRequest):
         store.put(DIGEST, io.BytesIO(b"other"))
 
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [DIGEST]
+
+
+def test_a_damaged_file_that_goes_before_it_is_replaced_is_no_fault(tmp_path: Path):
+    store = FolderStore(tmp_path)
+    path = tmp_path / DIGEST[:2] / DIGEST
+    path.parent.mkdir()
+    os.mkfifo(path)  # whoever looks whether it is whole waits for what comes out of it
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(store.put, DIGEST, io.BytesIO(BODY))
+        with path.open("wb"):
+            path.unlink()
+
+        assert written.result() == len(BODY)
+    assert read(store) == BODY
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [DIGEST]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fasterseg_core.config import (
@@ -138,11 +139,13 @@ def _merged(start: JsonObject, changes: JsonObject) -> JsonObject:
 
 
 def _parents(session: Session, after: list[str], find: Callable[[Session, str], JobRow]) -> list[JobRow]:
-    """The jobs in `after`, in the order of their ids."""
+    """The jobs in `after`, in the order of their submission."""
     if len(set(after)) < len(after):
         raise InvalidRequest.at("after", "names a job twice")
+    known = session.execute(select(JobRow.id, JobRow.number).where(JobRow.id.in_(after)))
+    numbers = dict(known.all())
     parents = []
-    for job_id in sorted(after):  # one order for all, so that no two submissions wait for each other
+    for job_id in sorted(after, key=lambda job_id: numbers.get(job_id, 0)):  # one order for all who lock several jobs
         try:
             parents.append(find(session, job_id))
         except NotFound as error:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import heappop, heappush
 
 from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
@@ -199,13 +200,13 @@ def _is_runnable(now: datetime) -> ColumnElement[bool]:
 def fail_job(session: Session, job: JobRow, reason: Reason, now: datetime) -> None:
     """Ends a job as failed, and with it every job that waits for it."""
     move(session, job, JobState.FAILED, "failed", now, reason)
-    _fail_children(session, job, now)
+    _fail_descendants(session, job, now)
 
 
 def cancel_job(session: Session, job: JobRow, now: datetime) -> None:
     """Ends a job as cancelled, and fails every job that waits for it."""
     move(session, job, JobState.CANCELLED, "cancelled", now)
-    _fail_children(session, job, now)
+    _fail_descendants(session, job, now)
 
 
 def request_cancel(session: Session, job_id: str) -> JobRow:
@@ -289,9 +290,25 @@ def _unfinished(session: Session, job_id: str) -> JobRow:
     return job
 
 
-def _fail_children(session: Session, job: JobRow, now: datetime) -> None:
-    edges = select(JobRow).join(JobEdgeRow, JobEdgeRow.child == JobRow.id).where(JobEdgeRow.parent == job.id)
-    reason = Reason(failure=FailureClass.PARENT_FAILED, message=f"job {job.id}, which this one waits for, {job.state}")
-    for child in session.scalars(edges.where(JobRow.state == JobState.QUEUED).with_for_update(of=JobRow)).all():
-        if child.state is JobState.QUEUED:  # not failed meanwhile through a child that it waits for too
-            fail_job(session, child, reason, now)
+def _fail_descendants(session: Session, job: JobRow, now: datetime) -> None:
+    """Fails every job that waits for one that has just ended, and every job that waits for one of those.
+
+    They are locked in the order of their submission, in which a job comes after all that it waits for: no two who do so
+    wait for each other. Who waits for a job is read once it is locked, when no submission adds to them any more.
+    """
+    waiting = _children(session, job)
+    while waiting:
+        _, child_id, message = heappop(waiting)
+        child = locked_job(session, child_id)
+        if child.state is JobState.QUEUED:  # not failed through another job that it waits for, too
+            reason = Reason(failure=FailureClass.PARENT_FAILED, message=message)
+            move(session, child, JobState.FAILED, "failed", now, reason)
+            for grandchild in _children(session, child):
+                heappush(waiting, grandchild)
+
+
+def _children(session: Session, job: JobRow) -> list[tuple[int, str, str]]:
+    """Number and id of every job that waits for one that has ended, in their order, with what to tell them."""
+    children = select(JobRow.number, JobRow.id).join(JobEdgeRow, JobEdgeRow.child == JobRow.id)
+    rows = session.execute(children.where(JobEdgeRow.parent == job.id).order_by(JobRow.number))
+    return [(number, child, f"job {job.id}, which this one waits for, {job.state}") for number, child in rows]

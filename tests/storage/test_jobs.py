@@ -1,9 +1,12 @@
 """Jobs move along legal transitions, each with its event; children follow their parents."""
 
+import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from services.client.schemas import FailureClass, JobKind, JobState, JobSubmission, Reason
@@ -24,9 +27,11 @@ from services.storage.jobs import (
     request_pause,
     resume_job,
 )
-from services.storage.tables import FIRST_PROJECT, JobRow
+from services.storage.tables import FIRST_PROJECT, JobEdgeRow, JobRow
 from services.storage.worker_writes import succeed
 from tests.storage.builders import a_job, a_started_worker, a_success
+
+LONG = sys.getrecursionlimit()  # jobs in a chain
 
 
 def state_of(database: Database, job: str) -> JobState:
@@ -204,6 +209,30 @@ def test_a_cancelled_job_fails_its_children(database: Database):
         cancel_job(session, locked_job(session, parent), database_now(session))
 
     assert state_of(database, child) is JobState.FAILED
+
+
+def test_a_cancelled_job_fails_all_of_a_long_chain(database: Database):
+    first = a_job(database)
+    with database.writing.begin() as session:
+        row = find_job(session, first)
+        now = database_now(session)
+        chain = [first, *(f"{number:012}" for number in range(LONG))]
+        columns = [column.key for column in JobRow.__table__.columns if column.key not in ("number", "id")]
+        values = {column: getattr(row, column) for column in columns} | {"events": 0}
+        session.execute(insert(JobRow), [{**values, "id": job} for job in chain[1:]])
+        edges = [{"parent": parent, "child": child, "position": 0} for parent, child in pairwise(chain)]
+        session.execute(insert(JobEdgeRow), edges)
+
+    with database.writing.begin() as session:
+        cancel_job(session, locked_job(session, first), now)
+
+    with database.reading() as session:
+        last = find_job(session, chain[-1])
+        assert session.scalar(select(func.count()).where(JobRow.state == JobState.FAILED)) == LONG
+    assert last.reason == {
+        "failure": FailureClass.PARENT_FAILED,
+        "message": f"job {chain[-2]}, which this one waits for, failed",
+    }
 
 
 def test_cancelling_a_queued_job_ends_it_at_once(database: Database):

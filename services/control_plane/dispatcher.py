@@ -34,7 +34,7 @@ from services.storage.attempts import (
 )
 from services.storage.blob_store import BlobStore
 from services.storage.database import AWAY, Database, database_now, said
-from services.storage.errors import DomainError
+from services.storage.errors import DomainError, Unavailable
 from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptOutcome
 from services.telemetry.logs import attempt_fields, trace_fields
@@ -158,29 +158,42 @@ class Dispatcher:
         return now - self._steady_since >= LEASE_SECONDS
 
     def _settle(self, jobs: dict[str, RayJob], *, may_reap: bool) -> None:
+        """Does about each live attempt what is to be done; none waits for another that cannot be helped."""
         with self._database.reading() as session:
             attempts = live_attempts(session)
         for attempt in attempts:
-            name, job = attempt.submission_id, jobs.get(attempt.submission_id)
+            job = jobs.get(attempt.submission_id)
             action = decide(attempt, job, cancel_grace_seconds=self._cancel_grace_seconds)
-            if action in (Action.LOSE, Action.SUBMIT) or (action is Action.REAP and may_reap):
-                extra = {**attempt_fields(name), "action": action.value, "lease_seconds": round(attempt.lease_seconds)}
-                _log.warning("attempt without a worker", extra={**extra, "ray_state": job and job.state.value})
-            match action:
-                case Action.LOSE:
-                    with self._database.writing.begin() as session:
-                        lose_attempt(session, name, _describe(job))
-                case Action.REAP if may_reap:
-                    with self._database.writing.begin() as session:
-                        reap_attempt(session, name, f"the worker was not heard of for {LEASE_SECONDS} s")
-                case Action.EXTEND:
-                    with self._database.writing.begin() as session:
-                        extend_lease(session, name)
-                case Action.SUBMIT:
-                    with self._database.writing.begin() as session:
-                        dispatch = renew_ticket(session, name, timedelta(seconds=RESUBMIT_SECONDS))
-                    if dispatch is not None:
-                        self._submit(dispatch)
+            if action is Action.REAP and not may_reap:
+                continue
+            try:
+                self._do(action, attempt, job)
+            except Exception as error:  # noqa: BLE001  # whatever it was, the next tick tries again
+                if isinstance(error, (Unavailable, *AWAY)):
+                    self._steady_since = None  # workers may have been cut off, too
+                fields = {**attempt_fields(attempt.submission_id), "action": action.value, "error": _message(error)}
+                _log.warning("attempt was not settled", exc_info=not _is_known(error), extra=fields)
+
+    def _do(self, action: Action, attempt: LiveAttempt, job: RayJob | None) -> None:
+        name = attempt.submission_id
+        if action in (Action.LOSE, Action.SUBMIT, Action.REAP):
+            extra = {**attempt_fields(name), "action": action.value, "lease_seconds": round(attempt.lease_seconds)}
+            _log.warning("attempt without a worker", extra={**extra, "ray_state": job and job.state.value})
+        match action:
+            case Action.LOSE:
+                with self._database.writing.begin() as session:
+                    lose_attempt(session, name, _describe(job))
+            case Action.REAP:
+                with self._database.writing.begin() as session:
+                    reap_attempt(session, name, f"the worker was not heard of for {LEASE_SECONDS} s")
+            case Action.EXTEND:
+                with self._database.writing.begin() as session:
+                    extend_lease(session, name)
+            case Action.SUBMIT:
+                with self._database.writing.begin() as session:
+                    dispatch = renew_ticket(session, name, timedelta(seconds=RESUBMIT_SECONDS))
+                if dispatch is not None:
+                    self._submit(dispatch)
 
     def _start_jobs(self) -> None:
         while (dispatch := self._claim()) is not None:
@@ -224,10 +237,9 @@ class Dispatcher:
         copy_logs(self._database, self._store, self._ray, submission_id)
 
     def _complain(self, error: Exception) -> None:
-        is_known = isinstance(error, (DomainError, *AWAY))
-        complaint = said(error) if isinstance(error, AWAY) else str(error)
+        complaint = _message(error)
         if complaint != self._complaint:
-            _log.warning("tick failed", exc_info=not is_known, extra={"error": complaint})
+            _log.warning("tick failed", exc_info=not _is_known(error), extra={"error": complaint})
         self._complaint = complaint
 
     def _try(self, submission_id: str, action: Callable[[str], None]) -> None:
@@ -236,6 +248,15 @@ class Dispatcher:
             action(submission_id)
         except (DomainError, OSError) as error:  # or a disk is full
             _log.warning("not tidied", extra={**attempt_fields(submission_id), "error": str(error)})
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether an error needs no trace to be understood."""
+    return isinstance(error, (DomainError, *AWAY))
+
+
+def _message(error: Exception) -> str:
+    return said(error) if isinstance(error, AWAY) else str(error)
 
 
 def _fields(dispatch: Dispatch) -> dict[str, object]:

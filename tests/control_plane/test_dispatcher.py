@@ -16,8 +16,9 @@ from services.client.schemas import Heartbeat, JobKind, JobState, ProjectLimits
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState
-from services.storage.attempts import LEASE_SECONDS, LiveAttempt, latest_attempt
+from services.storage.attempts import LEASE_SECONDS, Dispatch, LiveAttempt, latest_attempt
 from services.storage.database import Database, database_now
+from services.storage.errors import Unavailable
 from services.storage.events import list_events
 from services.storage.folder_store import FolderStore
 from services.storage.jobs import find_job, request_cancel, request_pause
@@ -262,6 +263,60 @@ def test_no_lease_is_reaped_in_the_first_lease_length_of_a_start(
     dispatcher.tick()
 
     assert state_of(database, job) is JobState.RUNNING
+
+
+class ForgetfulRay(FakeRay):
+    """Loses what it is handed, and then fails where it is handed it again."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def submit(self, dispatch: Dispatch) -> None:
+        if dispatch.submission_id in (earlier.submission_id for earlier in self.submitted):
+            raise self._error
+        super().submit(dispatch)
+
+
+def test_an_attempt_that_cannot_be_helped_keeps_nobody_waiting(parts: Parts, caplog: pytest.LogCaptureFixture):
+    ray = ForgetfulRay(ValueError("odd"))
+    dispatcher = a_dispatcher(replace(parts, ray=ray))
+    ray.loses_submissions = True
+    odd, dead = a_job(parts.database), a_job(parts.database)
+    dispatcher.tick()
+    ray.loses_submissions = False
+    ray.say(f"test-{dead}-1", RayState.FAILED)
+    ray.say("test-aaaaaaaaaaaa-1", RayState.RUNNING)
+    new = a_job(parts.database)
+    _age(parts.database, seconds=31)
+
+    with caplog.at_level(logging.WARNING):
+        dispatcher.tick()
+        dispatcher.tick()
+
+    assert [state_of(parts.database, job) for job in (odd, dead, new)] == ["running", "queued", "running"]
+    assert ray.stopped == ["test-aaaaaaaaaaaa-1"]
+    assert [record.error for record in caplog.records if record.message == "attempt was not settled"] == ["odd"]
+
+
+def test_no_lease_is_reaped_after_ray_was_away_for_one_attempt(parts: Parts, clock: FakeClock):
+    ray = ForgetfulRay(Unavailable("Ray does not answer"))
+    dispatcher = a_dispatcher(replace(parts, ray=ray), clock=clock)
+    job = a_job(parts.database)
+    dispatcher.tick()
+    worker = redeem(parts.database, ray)
+    be_steady(dispatcher, clock)
+    ray.loses_submissions = True
+    a_job(parts.database)
+    dispatcher.tick()
+    _age(parts.database, seconds=31)
+    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    with parts.database.writing.begin() as session:
+        end_lease(session, worker.submission_id)
+
+    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+
+    assert state_of(parts.database, job) is JobState.RUNNING
 
 
 def test_no_lease_is_reaped_after_a_pause_of_ours(

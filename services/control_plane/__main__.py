@@ -1,4 +1,4 @@
-"""The control plane's process: migrates the database, then serves, with dispatcher and collection beside."""
+"""The control plane's process: migrates the database, then serves, with dispatcher and what else runs on beside."""
 
 import argparse
 import signal
@@ -19,6 +19,7 @@ from services.control_plane.dispatcher import Dispatcher
 from services.control_plane.event_stream import EventStreams
 from services.control_plane.fsck import fsck
 from services.control_plane.identity_provider import IdentityProvider
+from services.control_plane.log_loop import copy_logs_until
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayCluster
 from services.control_plane.schema_check import check_schema
@@ -129,7 +130,6 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
         stop = threading.Event()
         dispatcher = Dispatcher(
             database=parts.database,
-            store=parts.store,
             ray=parts.ray,
             instance=parts.settings.instance,
             max_running_jobs=parts.settings.max_running_jobs,
@@ -142,6 +142,12 @@ def _dispatching(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManage
         threads = [
             threading.Thread(
                 target=dispatcher.run, args=(stop, parts.runnable, parts.settings.dispatch_seconds), daemon=True
+            ),
+            threading.Thread(
+                target=copy_logs_until,
+                args=(stop, parts.database, parts.store, parts.ray),
+                kwargs={"seconds": parts.settings.dispatch_seconds},
+                daemon=True,
             ),
             threading.Thread(target=collect_until, args=(stop, parts.database, parts.store, min_age), daemon=True),
         ]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from services.control_plane.logs import copy_logs
 from services.control_plane.ray_jobs import RayJob, RayJobs, RayState
 from services.storage.attempts import (
     LEASE_SECONDS,
@@ -32,7 +31,6 @@ from services.storage.attempts import (
     renew_ticket,
     stop_where_projects_have_no_hours_left,
 )
-from services.storage.blob_store import BlobStore
 from services.storage.database import AWAY, Database, database_now, said
 from services.storage.errors import DomainError, Unavailable
 from services.storage.jobs import claim_job, pause_where_limits_are_reached
@@ -83,7 +81,6 @@ class Dispatcher:
         self,
         *,
         database: Database,
-        store: BlobStore,
         ray: RayJobs,
         instance: str,
         max_running_jobs: int,
@@ -94,7 +91,6 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._store = store
         self._ray = ray
         self._instance = instance
         self._is_ours = re.compile(rf"{re.escape(instance)}-[0-9a-z]{{12}}-\d+").fullmatch
@@ -140,7 +136,7 @@ class Dispatcher:
         jobs = self._ray.list_jobs()  # before the rows: what a worker reported before it ended is then in them
         self._settle(jobs, may_reap=self._is_steady())
         self._start_jobs()
-        self._tidy({name: job for name, job in jobs.items() if self._is_ours(name)})
+        self._tidy({name for name, job in jobs.items() if self._is_ours(name) and not job.state.is_over})
 
     def _is_steady(self) -> bool:
         """Whether workers have had one lease length to reach us since we, or the whole machine, were last away.
@@ -218,23 +214,16 @@ class Dispatcher:
             job = claim_job(session, self._max_running_jobs_per_project)
             return None if job is None else open_attempt(session, job, self._instance)
 
-    def _tidy(self, jobs: dict[str, RayJob]) -> None:
-        """Stops Ray jobs whose attempt has ended or that no row knows; keeps the logs of those that are over."""
+    def _tidy(self, alive: set[str]) -> None:
+        """Stops Ray jobs whose attempt has ended or that no row knows."""
         with self._database.reading() as session:
-            ended = {attempt.submission_id: attempt for attempt in ended_attempts(session, list(jobs))}
+            ended = ended_attempts(session, list(alive))
             live = {attempt.submission_id for attempt in live_attempts(session)}
-        strangers = {name for name, job in jobs.items() if not job.state.is_over} - ended.keys() - live
-        for name in strangers & self._strangers:
-            self._try(name, self._ray.stop)
+        strangers = alive - {attempt.submission_id for attempt in ended} - live
+        gone = {attempt.submission_id for attempt in ended if _should_be_gone(attempt)}
+        for name in gone | (strangers & self._strangers):
+            self._stop(name)
         self._strangers = strangers
-        for name, attempt in ended.items():
-            if jobs[name].state.is_over and not attempt.has_logs:
-                self._try(name, self._copy_logs)
-            elif not jobs[name].state.is_over and _should_be_gone(attempt):
-                self._try(name, self._ray.stop)
-
-    def _copy_logs(self, submission_id: str) -> None:
-        copy_logs(self._database, self._store, self._ray, submission_id)
 
     def _complain(self, error: Exception) -> None:
         complaint = _message(error)
@@ -242,12 +231,12 @@ class Dispatcher:
             _log.warning("tick failed", exc_info=not _is_known(error), extra={"error": complaint})
         self._complaint = complaint
 
-    def _try(self, submission_id: str, action: Callable[[str], None]) -> None:
+    def _stop(self, submission_id: str) -> None:
         """One refusal must not keep the others waiting; the next tick tries again."""
         try:
-            action(submission_id)
-        except (DomainError, OSError) as error:  # or a disk is full
-            _log.warning("not tidied", extra={**attempt_fields(submission_id), "error": str(error)})
+            self._ray.stop(submission_id)
+        except DomainError as error:
+            _log.warning("not stopped", extra={**attempt_fields(submission_id), "error": str(error)})
 
 
 def _is_known(error: Exception) -> bool:

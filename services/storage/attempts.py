@@ -64,7 +64,6 @@ class EndedAttempt:
     submission_id: str
     outcome: AttemptOutcome
     age_seconds: float  # since it ended
-    has_logs: bool
 
 
 def open_attempt(session: Session, job: JobRow, instance: str) -> Dispatch:
@@ -172,11 +171,16 @@ def ended_attempts(session: Session, submission_ids: list[str]) -> list[EndedAtt
             submission_id=row.submission_id,
             outcome=row.outcome,
             age_seconds=(now - row.finished_at).total_seconds(),
-            has_logs=row.logs is not None,
         )
         for row in session.scalars(query)
         if row.finished_at is not None and row.outcome is not None
     ]
+
+
+def attempts_without_logs(session: Session) -> list[str]:
+    """The attempts that have ended and whose output is not kept, first those that ended first."""
+    query = select(AttemptRow.submission_id).where(AttemptRow.finished_at.is_not(None), AttemptRow.logs.is_(None))
+    return list(session.scalars(query.order_by(AttemptRow.finished_at)))
 
 
 def latest_attempt(session: Session, job: str) -> AttemptRow | None:

@@ -27,7 +27,7 @@ from services.storage.errors import Unavailable
 from services.storage.tables import Table, UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 20
-CONNECTIONS = 48  # opened as needed; FastAPI runs 40 requests at a time, dispatcher and collection need one each
+CONNECTIONS = 48  # opened as needed; 40 for requests, one each for dispatcher, copies of logs and collection
 AWAY = (OperationalError, PoolTimeoutError)  # it does not answer, is locked, or has no connection left
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

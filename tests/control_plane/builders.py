@@ -1,6 +1,7 @@
 """What tests of the control plane need ready made."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,7 +50,6 @@ def a_dispatcher(parts: Parts, **changes: object) -> Dispatcher:
     """One of the instance `test`, on these parts."""
     values = {
         "database": parts.database,
-        "store": parts.store,
         "ray": parts.ray,
         "instance": "test",
         "max_running_jobs": 2,
@@ -101,3 +101,18 @@ def upload(api: TestClient, worker: Worker, body: bytes) -> str:
     digest = hashlib.sha256(body).hexdigest()
     assert api.put(f"blobs/{digest}", content=body, headers=as_worker(worker)).status_code == 204
     return digest
+
+
+def stops_after(rounds: int) -> threading.Event:
+    """An event that is set once it has been waited for this often."""
+
+    class Countdown(threading.Event):
+        remaining = rounds
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.remaining -= 1
+            if self.remaining == 0:
+                self.set()
+            return self.is_set()
+
+    return Countdown()

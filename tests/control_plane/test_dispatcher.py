@@ -1,12 +1,9 @@
 """The dispatcher's cases, each with a fake Ray: what it starts, what it waits for, what it ends."""
 
-import errno
 import logging
 import threading
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import IO
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,17 +13,16 @@ from services.client.schemas import Heartbeat, JobKind, JobState, ProjectLimits
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState
-from services.storage.attempts import LEASE_SECONDS, Dispatch, LiveAttempt, latest_attempt
+from services.storage.attempts import LEASE_SECONDS, Dispatch, LiveAttempt
 from services.storage.database import Database, database_now
 from services.storage.errors import Unavailable
 from services.storage.events import list_events
-from services.storage.folder_store import FolderStore
 from services.storage.jobs import find_job, request_cancel, request_pause
 from services.storage.projects import limit_project
 from services.storage.tables import FIRST_PROJECT, AttemptRow, JobRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat, redeem_ticket, succeed
 from tests.clock import FakeClock
-from tests.control_plane.builders import a_dispatcher
+from tests.control_plane.builders import a_dispatcher, stops_after
 from tests.control_plane.fakes import FakeRay
 from tests.storage.builders import Worker, a_job, a_success, end_backoff, end_lease, pass_deadline, work_for
 
@@ -136,7 +132,7 @@ def test_no_more_jobs_run_than_the_bound(dispatcher: Dispatcher, database: Datab
 def test_nothing_is_claimed_while_ray_is_away(dispatcher: Dispatcher, database: Database, ray: FakeRay):
     job = a_job(database)
     ray.is_away = True
-    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    dispatcher.run(stops_after(1), threading.Event(), seconds=0)
 
     assert state_of(database, job) is JobState.QUEUED
 
@@ -156,7 +152,7 @@ def test_what_becomes_runnable_during_a_tick_is_looked_at_at_once(
         return {}
 
     monkeypatch.setattr(ray, "list_jobs", list_while_a_job_is_submitted)
-    dispatcher.run(_stops_after(2), runnable, seconds=3600)
+    dispatcher.run(stops_after(2), runnable, seconds=3600)
 
     assert len(ticks) == 2
 
@@ -164,7 +160,7 @@ def test_what_becomes_runnable_during_a_tick_is_looked_at_at_once(
 def test_an_outage_is_logged_once(dispatcher: Dispatcher, ray: FakeRay, caplog: pytest.LogCaptureFixture):
     ray.is_away = True
     with caplog.at_level(logging.WARNING):
-        dispatcher.run(_stops_after(3), threading.Event(), seconds=0)
+        dispatcher.run(stops_after(3), threading.Event(), seconds=0)
 
     assert [(record.message, record.error) for record in caplog.records] == [("tick failed", "Ray does not answer")]
 
@@ -310,11 +306,11 @@ def test_no_lease_is_reaped_after_ray_was_away_for_one_attempt(parts: Parts, clo
     a_job(parts.database)
     dispatcher.tick()
     _age(parts.database, seconds=31)
-    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    dispatcher.run(stops_after(1), threading.Event(), seconds=0)
     with parts.database.writing.begin() as session:
         end_lease(session, worker.submission_id)
 
-    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    dispatcher.run(stops_after(1), threading.Event(), seconds=0)
 
     assert state_of(parts.database, job) is JobState.RUNNING
 
@@ -493,7 +489,7 @@ def test_limits_hold_while_ray_is_away(dispatcher: Dispatcher, database: Databas
         work_for(session, worker, hours=1)
     ray.is_away = True
 
-    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    dispatcher.run(stops_after(1), threading.Event(), seconds=0)
 
     with database.writing.begin() as session:
         assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
@@ -509,7 +505,7 @@ def test_jobs_of_a_project_without_hours_stop_and_wait_until_it_has_more(
     with database.writing.begin() as session:
         limit_project(session, FIRST_PROJECT, ProjectLimits(max_hours=0))
     ray.is_away = True
-    dispatcher.run(_stops_after(1), threading.Event(), seconds=0)
+    dispatcher.run(stops_after(1), threading.Event(), seconds=0)
     ray.is_away = False
     with database.writing.begin() as session:
         assert heartbeat(session, worker.submission_id, worker.token, Heartbeat()).stop
@@ -547,66 +543,6 @@ def test_a_job_cancelled_before_its_worker_began_ends_at_once(dispatcher: Dispat
     dispatcher.tick()
 
     assert state_of(database, job) is JobState.CANCELLED
-
-
-def test_logs_are_copied_when_rays_job_is_over(dispatcher: Dispatcher, parts: Parts, ray: FakeRay):
-    job = a_job(parts.database)
-    dispatcher.tick()
-    worker = redeem(parts.database, ray)
-    ray.printed[worker.submission_id] = "done\n"
-    ray.say(worker.submission_id, RayState.SUCCEEDED)
-
-    dispatcher.tick()
-
-    with parts.database.reading() as session:
-        attempt = latest_attempt(session, job)
-        assert attempt is not None
-        assert attempt.logs is not None
-        with parts.store.open(attempt.logs) as body:
-            assert body.read() == b"done\n"
-
-
-class FillingStore(FolderStore):
-    """A folder whose disk may be full."""
-
-    is_full = True
-
-    def put(self, sha256: str, body: IO[bytes]) -> int:
-        if self.is_full:
-            raise OSError(errno.ENOSPC, "no space left")
-        return super().put(sha256, body)
-
-
-def test_logs_wait_for_room_on_the_disk_and_nothing_else_does(parts: Parts, ray: FakeRay, tmp_path: Path):
-    store = FillingStore(tmp_path / "full")
-    dispatcher = a_dispatcher(replace(parts, store=store))
-    job = a_job(parts.database)
-    dispatcher.tick()
-    ray.say(redeem(parts.database, ray).submission_id, RayState.SUCCEEDED)
-
-    dispatcher.tick()
-    store.is_full = False
-    dispatcher.tick()
-
-    with parts.database.reading() as session:
-        attempt = latest_attempt(session, job)
-        assert attempt is not None
-        assert attempt.logs is not None
-
-
-def _stops_after(ticks: int) -> threading.Event:
-    """An event that is set once it has been waited for this often."""
-
-    class Countdown(threading.Event):
-        remaining = ticks
-
-        def wait(self, timeout: float | None = None) -> bool:
-            self.remaining -= 1
-            if self.remaining == 0:
-                self.set()
-            return self.is_set()
-
-    return Countdown()
 
 
 def _age(database: Database, *, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from random import Random
 import httpx
 import pytest
 
+from services.client.schemas import JobState
 from services.storage.errors import CorruptBlob, Unavailable
 from services.storage.s3_store import PART_BYTES, S3Store
 from tests.contracts.s3_servers import S3Server
@@ -19,6 +21,7 @@ from tests.faults.conftest import MakeService
 from tests.faults.control_plane import Periods
 from tests.faults.counting_worker import Plan
 from tests.faults.invariants import check
+from tests.faults.ray_stand_in import RayStandIn
 from tests.faults.service import Service, wait_for
 from tests.faults.tcp_proxy import NONE, Fault, TcpProxy, tcp_proxy
 from tests.serving import TOKEN
@@ -184,4 +187,29 @@ def test_readers_of_a_store_that_hangs_keep_nobody_else_waiting(service: Service
     proxy.fault = NONE
 
     service.succeeded(job, 300)
+    check(service)
+
+
+@ROW_10
+@pytest.mark.fault
+@pytest.mark.timeout(600)
+def test_jobs_start_while_the_log_of_another_cannot_be_kept(
+    service: Service, ray: RayStandIn, proxy: TcpProxy, record_property
+):
+    service.start()
+    service.plan(Plan(epochs=60, steps=5, step_seconds=0.05))
+    killed = service.submit()
+    service.wait_for_steps(killed, 5)
+    proxy.fault = FAULTS["hangs"]
+    ray.signal(f"fasterseg-{killed}-1", signal.SIGKILL)
+    wait_for(lambda: service.job(killed).epoch == 2, "it begins again")
+
+    job = service.submit()
+    waited = wait_for(lambda: service.job(job).state is not JobState.QUEUED, "another job starts", 60)
+    proxy.fault = NONE
+
+    record_property("seconds until a job starts while the store hangs", waited)
+    service.succeeded(killed, 300)
+    service.succeeded(job, 300)
+    service.wait_for_logs()
     check(service)

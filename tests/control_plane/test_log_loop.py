@@ -1,0 +1,106 @@
+"""What attempts printed is kept once they and their Ray jobs are over."""
+
+import errno
+import logging
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from services.control_plane.log_loop import copy_logs_until
+from services.control_plane.parts import Parts
+from services.control_plane.ray_jobs import RayState
+from services.storage.attempts import lose_attempt
+from services.storage.blob_store import BlobStore
+from services.storage.database import Database
+from services.storage.folder_store import FolderStore
+from services.storage.tables import AttemptRow
+from tests.control_plane.builders import stops_after
+from tests.control_plane.fakes import FakeRay
+from tests.storage.builders import a_job, a_started_worker
+
+
+def an_attempt(parts: Parts, ray: FakeRay, state: RayState, printed: str) -> str:
+    """The id of an attempt, in a state of its Ray job."""
+    a_job(parts.database)
+    name = a_started_worker(parts.database).submission_id
+    ray.say(name, state)
+    ray.printed[name] = printed
+    return name
+
+
+def an_ended_attempt(parts: Parts, ray: FakeRay, state: RayState = RayState.FAILED, printed: str = "done\n") -> str:
+    name = an_attempt(parts, ray, state, printed)
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, name, "killed")
+    return name
+
+
+def copy(parts: Parts, ray: FakeRay, rounds: int = 1) -> None:
+    copy_logs_until(stops_after(rounds), parts.database, parts.store, ray, seconds=3600)
+
+
+def log_of(database: Database, store: BlobStore, attempt: str) -> str | None:
+    with database.reading() as session:
+        sha256 = session.get_one(AttemptRow, attempt).logs
+    if sha256 is None:
+        return None
+    with store.open(sha256) as body:
+        return body.read().decode()
+
+
+def test_a_log_is_copied_once_the_attempt_and_its_ray_job_are_over(parts: Parts, ray: FakeRay):
+    live = an_attempt(parts, ray, RayState.FAILED, "not reported yet\n")
+    alive = an_ended_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    over = an_ended_attempt(parts, ray, RayState.SUCCEEDED, "done\n")
+
+    copy(parts, ray)
+
+    assert [log_of(parts.database, parts.store, name) for name in (live, alive, over)] == [None, None, "done\n"]
+
+
+def test_a_log_that_ray_has_lost_keeps_no_other_waiting(parts: Parts, ray: FakeRay):
+    lost, kept = an_ended_attempt(parts, ray), an_ended_attempt(parts, ray)
+    del ray.jobs[lost]
+
+    copy(parts, ray)
+
+    assert [log_of(parts.database, parts.store, name) for name in (lost, kept)] == [None, "done\n"]
+
+
+def test_logs_are_copied_after_an_outage_that_is_logged_once(
+    parts: Parts, ray: FakeRay, caplog: pytest.LogCaptureFixture
+):
+    attempt = an_ended_attempt(parts, ray)
+    ray.is_away = True
+    with caplog.at_level(logging.WARNING):
+        copy(parts, ray, rounds=3)
+    ray.is_away = False
+
+    copy(parts, ray)
+
+    assert [(record.message, record.error) for record in caplog.records] == [
+        ("logs were not copied", "Ray does not answer")
+    ]
+    assert log_of(parts.database, parts.store, attempt) == "done\n"
+
+
+class FillingStore(FolderStore):
+    """A folder with room for small logs."""
+
+    def put(self, sha256: str, body: IO[bytes]) -> int:
+        if len(body.read()) > 10:
+            raise OSError(errno.ENOSPC, "no space left")
+        body.seek(0)
+        return super().put(sha256, body)
+
+
+def test_a_log_for_which_there_is_no_room_keeps_no_other_waiting(parts: Parts, ray: FakeRay, tmp_path: Path):
+    large, small = an_ended_attempt(parts, ray, printed="much was done\n"), an_ended_attempt(parts, ray)
+    full = FillingStore(tmp_path / "full")
+    copy_logs_until(stops_after(1), parts.database, full, ray, seconds=3600)
+    assert [log_of(parts.database, full, name) for name in (large, small)] == [None, "done\n"]
+
+    copy(parts, ray)
+
+    assert log_of(parts.database, parts.store, large) == "much was done\n"

@@ -178,8 +178,9 @@ def ended_attempts(session: Session, submission_ids: list[str]) -> list[EndedAtt
 
 
 def attempts_without_logs(session: Session) -> list[str]:
-    """The attempts that have ended and whose output is not kept, first those that ended first."""
-    query = select(AttemptRow.submission_id).where(AttemptRow.finished_at.is_not(None), AttemptRow.logs.is_(None))
+    """The attempts of the last day that have ended and whose output is not kept, first those that ended first."""
+    since = database_now(session) - timedelta(days=1)  # of those that ended earlier Ray has none any more
+    query = select(AttemptRow.submission_id).where(AttemptRow.finished_at > since, AttemptRow.logs.is_(None))
     return list(session.scalars(query.order_by(AttemptRow.finished_at)))
 
 

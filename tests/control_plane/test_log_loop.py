@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -66,6 +67,16 @@ def test_a_log_that_ray_has_lost_keeps_no_other_waiting(parts: Parts, ray: FakeR
     copy(parts, ray)
 
     assert [log_of(parts.database, parts.store, name) for name in (lost, kept)] == [None, "done\n"]
+
+
+def test_a_log_that_could_not_be_copied_for_a_day_is_given_up(parts: Parts, ray: FakeRay):
+    attempt = an_ended_attempt(parts, ray)
+    with parts.database.writing.begin() as session:
+        session.get_one(AttemptRow, attempt).finished_at -= timedelta(days=1)
+
+    copy(parts, ray)
+
+    assert log_of(parts.database, parts.store, attempt) is None
 
 
 def test_logs_are_copied_after_an_outage_that_is_logged_once(

@@ -1,18 +1,20 @@
 """Rows of blobs and of the named files that jobs made; the bytes lie in a blob store."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import IO
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from services.client.schemas import Artifact
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, database_now, insert_if_absent
-from services.storage.errors import InvalidRequest, NotFound
+from services.storage.errors import InvalidRequest, NotFound, Unavailable
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow, JobRow
 
 BINARY = "application/octet-stream"
+GOING = timedelta(minutes=5)  # for which whoever removes a blob is waited for: a call to the store takes less
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,13 @@ class FoundBlob:
         return "attachment" if self.name is None else f'attachment; filename="{self.name}"'
 
 
-def record_blob(session: Session, sha256: str, size: int) -> bool:
-    """Notes that the store holds a blob whole; whether nobody had."""
-    return insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=database_now(session))
+def record_blob(session: Session, sha256: str, size: int) -> None:
+    """Notes that the store holds a blob whole, and was sent it now; Unavailable where it is being removed."""
+    now = database_now(session)
+    if not insert_if_absent(session, BlobRow, sha256=sha256, size=size, created_at=now):
+        there = update(BlobRow).where(BlobRow.sha256 == sha256, BlobRow.going_at.is_(None)).values(created_at=now)
+        if session.scalar(there.returning(BlobRow.sha256)) is None:
+            raise _is_going(sha256)
 
 
 def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]) -> None:
@@ -41,13 +47,21 @@ def keep_blob(database: Database, store: BlobStore, sha256: str, body: IO[bytes]
 
     Raises:
         InvalidRequest: the body does not hash to this digest; nothing is kept.
+        Unavailable: what is there under this digest is being removed; it can be sent again.
     """
     with database.writing.begin() as session:
-        now = database_now(session)
-        session.execute(update(BlobRow).where(BlobRow.sha256 == sha256).values(created_at=now))
+        now, is_it = database_now(session), BlobRow.sha256 == sha256
+        session.execute(delete(BlobRow).where(is_it, BlobRow.going_at <= now - GOING))  # who removed it has died
+        session.execute(update(BlobRow).where(is_it).values(created_at=now))
+        if session.scalar(select(BlobRow.going_at).where(is_it)) is not None:
+            raise _is_going(sha256)
     size = store.put(sha256, body)
     with database.writing.begin() as session:
         record_blob(session, sha256, size)
+
+
+def _is_going(sha256: str) -> Unavailable:
+    return Unavailable(f"blob {sha256} is being removed: send it again")
 
 
 def find_blob(session: Session, sha256: str) -> FoundBlob:
@@ -67,8 +81,13 @@ def find_blob(session: Session, sha256: str) -> FoundBlob:
 
 
 def require_blob(session: Session, sha256: str, size: int | None, field: str) -> BlobRow:
-    """The row of an uploaded blob; InvalidRequest where it is missing, or of another size where one is given."""
-    blob = session.get(BlobRow, sha256)
+    """The row of an uploaded blob, held until the transaction ends: what is about to be named does not go.
+
+    Raises:
+        InvalidRequest: it is missing, or of another size where one is given.
+    """
+    there = select(BlobRow).where(BlobRow.sha256 == sha256, BlobRow.going_at.is_(None))
+    blob = session.scalar(there.with_for_update(read=True, key_share=True))
     if blob is None:
         raise InvalidRequest.at(field, f"blob {sha256} was not uploaded")
     if size is not None and blob.size != size:

@@ -2,7 +2,9 @@
 
 Bytes without any row, because the process died in between, are given one (`adopt`) and are then such a blob.
 A blob may be sent long before a row names it, and sent again while it is collected. So a young one is left alone, and
-its row is held while its bytes go: whoever sends it meanwhile waits for that, and then stores it anew (`keep_blob`).
+its row says that it is going before its bytes do: until it is gone it is neither named nor sent (`keep_blob`). Where
+whoever removes it dies, it is removed again, or stored anew, once he has had `GOING` for it. No transaction waits for
+the store.
 """
 
 import logging
@@ -11,12 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from services.storage.artifacts import record_blob
+from services.storage.artifacts import GOING
 from services.storage.blob_store import BlobStore, StoredBlob
-from services.storage.database import Database, database_now
+from services.storage.database import Database, database_now, insert_if_absent
 from services.storage.errors import DomainError
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, CheckpointRow
 
@@ -35,19 +37,15 @@ class Collected:
 
 
 def collect(database: Database, store: BlobStore, min_age: timedelta) -> Collected:
-    """Removes every blob that no row names and that was sent longer ago than `min_age`, each in its own transaction.
-
-    After a crash in between a row may stand for bytes that are gone; nothing names it, and the next pass removes it.
-    """
+    """Removes every blob that no row names and that was sent longer ago than `min_age`, one after the other."""
     with database.reading() as session:
-        until = database_now(session) - min_age
-        old = select(BlobRow.sha256).where(BlobRow.created_at <= until, _is_unnamed())
-        candidates = session.scalars(old).all()
+        now = database_now(session)
+        candidates = session.scalars(select(BlobRow.sha256).where(_may_go(now, min_age))).all()
     sizes: list[int] = []
     refused = 0
     for sha256 in candidates:
         try:
-            size = _collect_one(database, store, sha256, until)
+            size = _collect_one(database, store, sha256, min_age)
         except (DomainError, OSError) as error:  # the others must not wait for it
             _log.warning("blob was not removed", extra={"sha256": sha256, "error": str(error)})
             refused += 1
@@ -83,32 +81,46 @@ def unnamed_bytes(session: Session) -> int:
     return session.scalar(select(func.sum(BlobRow.size)).where(_is_unnamed())) or 0
 
 
-def _collect_one(database: Database, store: BlobStore, sha256: str, until: datetime) -> int | None:
+def _collect_one(database: Database, store: BlobStore, sha256: str, min_age: timedelta) -> int | None:
     with database.writing.begin() as session:
-        still = select(BlobRow).where(BlobRow.sha256 == sha256, BlobRow.created_at <= until, _is_unnamed())
-        row = session.scalar(still.with_for_update(skip_locked=True))
-        if row is None:
+        held = select(BlobRow.sha256).where(BlobRow.sha256 == sha256).with_for_update(skip_locked=True)
+        if session.scalar(held) is None:
             return None
-        size = row.size
-        session.delete(row)
-        session.flush()  # fails where a row names it after all: then its bytes stay
+        now = database_now(session)  # what others have committed is seen from here on, and no more is added
+        going = update(BlobRow).where(BlobRow.sha256 == sha256, _may_go(now, min_age)).values(going_at=now)
+        size = session.scalar(going.returning(BlobRow.size))
+    if size is not None:
         store.delete(sha256)
-        return size
+        with database.writing.begin() as session:
+            session.execute(delete(BlobRow).where(BlobRow.sha256 == sha256, BlobRow.going_at == now))
+    return size
 
 
 def _adopt_one(database: Database, store: BlobStore, blob: StoredBlob) -> bool:
     with database.writing.begin() as session:
-        if not record_blob(session, blob.sha256, blob.size):
+        now = database_now(session)
+        values = {"sha256": blob.sha256, "size": blob.size, "created_at": now, "going_at": now}
+        if not insert_if_absent(session, BlobRow, **values):
             return False  # its writer was not dead
-        if store.find(blob.sha256) == blob:
-            return True
-        session.rollback()  # it was collected since it was listed
-        return False
+    is_there = store.find(blob.sha256) == blob  # it may have been collected since it was listed
+    with database.writing.begin() as session:
+        ours = and_(BlobRow.sha256 == blob.sha256, BlobRow.going_at == now)
+        if is_there:
+            session.execute(update(BlobRow).where(ours).values(going_at=None))
+        else:
+            session.execute(delete(BlobRow).where(ours))
+    return is_there
 
 
 def _batches(blobs: Iterator[StoredBlob]) -> Iterator[list[StoredBlob]]:
     while batch := list(islice(blobs, _BLOBS_AT_A_TIME)):
         yield batch
+
+
+def _may_go(now: datetime, min_age: timedelta) -> ColumnElement[bool]:
+    """Whether nothing names a blob of a query, it is old, and nobody is removing it."""
+    is_idle = or_(BlobRow.going_at.is_(None), BlobRow.going_at <= now - GOING)
+    return and_(BlobRow.created_at <= now - min_age, is_idle, _is_unnamed())
 
 
 def _is_unnamed() -> ColumnElement[bool]:

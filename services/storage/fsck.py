@@ -68,9 +68,10 @@ def _examine(store: BlobStore, sha256: str, size: int) -> FaultKind | None:
 
 
 def _names(database: Database, sha256: str) -> str | None:
-    """What names a blob, in words; None where it has no row, or no longer."""
+    """What names a blob, in words; None where it has no row, or no longer, or is being removed."""
     with database.reading() as session:
-        if session.get(BlobRow, sha256) is None:
+        blob = session.get(BlobRow, sha256)
+        if blob is None or blob.going_at is not None:
             return None
         artifacts = session.execute(select(ArtifactRow.name, ArtifactRow.job).where(ArtifactRow.sha256 == sha256)).all()
         checkpoints = session.scalars(select(CheckpointRow.job).where(CheckpointRow.sha256 == sha256)).all()

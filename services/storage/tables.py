@@ -119,13 +119,14 @@ class ProjectDocumentRow(Table):
 
 
 class BlobRow(Table):
-    """A blob that the store holds whole: the row is written after the store has it."""
+    """A blob that the store holds whole, unless it is going: the row is written after the store has it."""
 
     __tablename__ = "blobs"
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]  # or sent again: it is kept for a while though no row may name it yet
+    going_at: Mapped[datetime | None]  # since when the store is removing it, or may have: nothing may name it
 
 
 class LatencyTableRow(Table):

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -15,12 +16,12 @@ import pytest
 from sqlalchemy import select, update
 
 from services.client.schemas import JobKind
-from services.storage.artifacts import keep_blob
+from services.storage.artifacts import keep_blob, require_blob
 from services.storage.attempts import lock_attempt
 from services.storage.blob_store import BlobStore, StoredBlob
 from services.storage.collection import Collected, abandon, adopt, collect, unnamed_bytes
 from services.storage.database import Database, database_now
-from services.storage.errors import DomainError, NotFound, Unavailable
+from services.storage.errors import DomainError, InvalidRequest, NotFound, Unavailable
 from services.storage.folder_store import FolderStore
 from services.storage.tables import BlobRow
 from services.storage.worker_writes import KEPT_CHECKPOINTS, add_checkpoint, latest_checkpoints, succeed
@@ -43,9 +44,11 @@ def keep(database: Database, store: BlobStore, body: bytes = BODY) -> str:
 
 
 def age(database: Database, hours: float = 25) -> None:
-    """Lets every blob have been sent this long ago."""
+    """Lets every blob have been sent this long ago, and those that go have gone since then."""
     with database.writing.begin() as session:
-        session.execute(update(BlobRow).values(created_at=database_now(session) - timedelta(hours=hours)))
+        ago = database_now(session) - timedelta(hours=hours)
+        session.execute(update(BlobRow).values(created_at=ago))
+        session.execute(update(BlobRow).where(BlobRow.going_at.is_not(None)).values(going_at=ago))
 
 
 def is_there(database: Database, store: BlobStore, sha256: str) -> bool:
@@ -121,20 +124,61 @@ class InterruptedStore(FolderStore):
         self._interruption()
 
 
-def test_a_blob_that_is_sent_while_it_is_collected_is_there_afterwards(database: Database, tmp_path: Path):
-    def send() -> None:
-        sender.start()
-        sender.join(0.3)  # it waits for the collection
+def test_a_blob_that_is_collected_is_neither_sent_nor_named_until_it_is_gone(database: Database, tmp_path: Path):
+    def send_and_name() -> None:
+        with pytest.raises(Unavailable, match="send it again"):
+            keep(database, store)
+        with database.writing.begin() as session, pytest.raises(InvalidRequest, match="was not uploaded"):
+            require_blob(session, sha256, len(BODY), "sha256")
+        assert collect(database, store, DAY).blobs == 0, "another replica leaves it alone"
 
-    sender = threading.Thread(target=lambda: keep(database, store))
-    store = InterruptedStore(tmp_path, send)
+    store = InterruptedStore(tmp_path, send_and_name)
     sha256 = keep(database, store)
     age(database)
 
-    assert collect(database, store, DAY).blobs == 1
-    sender.join()
+    assert collect(database, store, DAY) == Collected(1, len(BODY), 0)
+    assert not is_there(database, store, sha256)
+
+    keep(database, store)
+    assert is_there(database, store, sha256)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite lets one write at a time
+def test_a_blob_that_is_about_to_be_named_is_left_alone(database: Database, store: FolderStore):
+    sha256 = keep(database, store)
+    age(database)
+
+    with database.writing.begin() as session:
+        require_blob(session, sha256, len(BODY), "sha256")
+        assert collect(database, store, DAY) == Collected(0, 0, 0)
 
     assert is_there(database, store, sha256)
+
+
+class SlowStore(FolderStore):
+    """Others write while it is asked."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        super().__init__(folder)
+        self._database = database
+
+    def delete(self, sha256: str) -> None:
+        a_job(self._database)
+        super().delete(sha256)
+
+    def find(self, sha256: str) -> StoredBlob | None:
+        a_job(self._database)
+        return super().find(sha256)
+
+
+def test_others_write_while_the_store_is_asked(database: Database, tmp_path: Path):
+    store = SlowStore(tmp_path, database)
+    keep(database, store)
+    age(database)
+    assert collect(database, store, DAY) == Collected(1, len(BODY), 0)
+    store.put(hashlib.sha256(BODY).hexdigest(), io.BytesIO(BODY))
+
+    assert adopt(database, store) == 1
 
 
 def test_a_collection_while_a_blob_is_sent_again_leaves_it(database: Database, tmp_path: Path):
@@ -152,27 +196,38 @@ def test_a_collection_while_a_blob_is_sent_again_leaves_it(database: Database, t
     assert is_there(database, FolderStore(tmp_path), sha256)
 
 
-def test_a_collection_that_was_killed_between_bytes_and_row_is_finished_by_the_next(database: Database, tmp_path: Path):
+def collect_and_die(database: Database, folder: Path) -> str:
+    """The digest of a blob whose bytes are gone, and whose row is not."""
+
     def die() -> None:
         raise Unavailable("killed")
 
-    sha256 = keep(database, FolderStore(tmp_path))
+    sha256 = keep(database, FolderStore(folder))
     age(database)
-    assert collect(database, InterruptedStore(tmp_path, die), DAY) == Collected(0, 0, 1)
+    assert collect(database, InterruptedStore(folder, die), DAY) == Collected(0, 0, 1)
+    return sha256
 
-    store = FolderStore(tmp_path)
+
+def test_a_collection_that_was_killed_between_bytes_and_row_is_finished_by_the_next(database: Database, tmp_path: Path):
+    sha256, store = collect_and_die(database, tmp_path), FolderStore(tmp_path)
+    assert collect(database, store, DAY).blobs == 0
+
+    age(database)
+
     assert collect(database, store, DAY).blobs == 1
     assert not is_there(database, store, sha256)
 
 
 def test_a_blob_that_is_sent_after_such_a_kill_is_whole(database: Database, tmp_path: Path):
-    store = FolderStore(tmp_path)
-    sha256 = keep(database, store)
-    store.delete(sha256)
+    sha256, store = collect_and_die(database, tmp_path), FolderStore(tmp_path)
+    with pytest.raises(Unavailable):
+        keep(database, store)
+    age(database)
 
     keep(database, store)
 
     assert is_there(database, store, sha256)
+    assert collect(database, store, DAY).blobs == 0
 
 
 @pytest.fixture(params=["folder", "moto", pytest.param("ceph", marks=pytest.mark.s3)])
@@ -289,12 +344,18 @@ class Senders:
         sha256 = hashlib.sha256(body).hexdigest()
         with self._guard:
             self._under_way[sha256] += 1
-        keep(self._database, self._store, body)
+        self._keep(body)
         self._read(sha256, "what was just sent is gone")
         with self._database.writing.begin() as session:
             add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
         with self._guard:
             self._under_way[sha256] -= 1
+
+    def _keep(self, body: bytes) -> None:
+        while True:  # as a client does that is told to come again
+            with suppress(Unavailable):
+                keep(self._database, self._store, body)
+                return
 
     def _read(self, sha256: str, fault: str) -> None:
         try:

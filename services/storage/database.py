@@ -28,6 +28,7 @@ from services.storage.tables import Table, UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 20
 CONNECTIONS = 48  # opened as needed; 40 for requests, one each for dispatcher, copies of logs and collection
+SILENCE_SECONDS = 15  # after which either end gives up a connection to PostgreSQL whose packets nobody acknowledges
 AWAY = (OperationalError, PoolTimeoutError)  # it does not answer, is locked, or has no connection left
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -35,6 +36,13 @@ _NOW = {
     "postgresql": text("SELECT clock_timestamp() AS now").columns(now=UtcDateTime()),
     # %f gives milliseconds, SQLAlchemy reads microseconds
     "sqlite": text("SELECT strftime('%Y-%m-%d %H\\:%M\\:%f000', 'now') AS now").columns(now=UtcDateTime()),
+}
+_WATCHFUL = {  # libpq's, unless the URL says otherwise: without them a connection waits for as long as the kernel does
+    "connect_timeout": 10,
+    "keepalives_idle": SILENCE_SECONDS // 3,
+    "keepalives_interval": SILENCE_SECONDS // 3,
+    "keepalives_count": 2,
+    "tcp_user_timeout": SILENCE_SECONDS * 1000,
 }
 
 
@@ -57,7 +65,15 @@ def open_database(url: str) -> Database:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, json_serializer=_to_json, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True)
+        engine = create_engine(
+            url,
+            json_serializer=_to_json,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in _WATCHFUL.items() if name not in parsed.query},
+        )
+        event.listen(engine, "connect", _configure_postgresql)
     reading = engine.execution_options(read_only=True)
     return Database(engine=engine, reading=sessionmaker(reading), writing=sessionmaker(engine))
 
@@ -163,3 +179,13 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and then writes would fail where another wrote in between: take the lock at once.
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _configure_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # The server's end: what we had locked is free again as soon as we have given up.
+    cursor = connection.cursor()
+    for name in ("keepalives_idle", "keepalives_interval", "keepalives_count"):
+        cursor.execute(f"SET tcp_{name} = {_WATCHFUL[name]}")
+    cursor.execute(f"SET tcp_user_timeout = {_WATCHFUL['tcp_user_timeout']}")
+    cursor.close()
+    connection.commit()

@@ -7,10 +7,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from services.client.schemas import JobKind
-from services.storage.database import Database, database_now, insert_if_absent
+from services.storage.database import Database, database_now, insert_if_absent, open_database
 from services.storage.jobs import find_job
 from services.storage.tables import ArtifactRow, AttemptRow, BlobRow, JobRow
 from tests.storage.builders import a_job, a_started_worker
+
+
+def libpq_settings(database: Database) -> dict[str, str]:
+    """Those of a connection to PostgreSQL."""
+    with database.engine.connect() as connection:
+        settings: dict[str, str] = connection.connection.dbapi_connection.info.dsn_parameters
+    return settings
 
 
 def test_database_clock_is_aware_and_advances(database: Database):
@@ -51,6 +58,33 @@ def test_not_a_number_is_stored_as_null(database: Database):
 def test_sqlite_keeps_a_write_ahead_log(database: Database):
     with database.reading() as session:
         assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_both_ends_give_up_a_silent_connection_to_postgresql(database: Database):
+    with database.reading() as session:
+        of_server = [
+            session.execute(text(f"SHOW tcp_{name}")).scalar_one()
+            for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        ]
+
+    assert of_server == ["5", "5", "2", "15000"]
+    expected = {
+        "connect_timeout": "10",
+        "keepalives_idle": "5",
+        "keepalives_interval": "5",
+        "keepalives_count": "2",
+        "tcp_user_timeout": "15000",
+    }
+    assert libpq_settings(database).items() >= expected.items()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_what_the_url_says_of_a_connection_counts(database_url: str):
+    database = open_database(f"{database_url}?connect_timeout=3")
+
+    assert libpq_settings(database)["connect_timeout"] == "3"
+    database.engine.dispose()
 
 
 def test_a_row_of_an_unknown_job_is_refused(database: Database):

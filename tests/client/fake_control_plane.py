@@ -247,7 +247,7 @@ class FakeControlPlane:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Returns once the condition, of this plane or of its client, holds."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         with self._changed:
             while not condition():
                 assert time.monotonic() < deadline, "waited in vain"

@@ -41,7 +41,7 @@ class Periods:
             setattr(owner, name, value)
 
 
-QUICK = Periods(lease=2.5, heartbeat=0.4, first_backoff=0.1, resubmit=0.7, exit=1.0)  # a 24th of the lease
+QUICK = Periods(lease=6, heartbeat=0.5, first_backoff=0.1, resubmit=1.5, exit=1.0)  # a tenth of the lease
 
 
 def serve(environment: dict[str, str], periods: Periods, killed_at: int | None, log: Path) -> None:

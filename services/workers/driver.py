@@ -120,7 +120,7 @@ def _run(
         _log.error("the end was not reported", extra={"error": str(error)})
         return UNREPORTED
     except RayError as error:  # the task's process is gone
-        with _client(assignment, settings, held_devices(resources)) as attempt:
+        with _client(assignment, settings, held_devices(resources), first_event) as attempt:
             attempt.fail(_reason(error))
     return FINISHED
 
@@ -165,13 +165,14 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int, first_eve
         execute(job, attempt)
 
 
-def _client(assignment: Assignment, settings: Settings, devices: int) -> AttemptClient:
+def _client(assignment: Assignment, settings: Settings, devices: int, first_event: int) -> AttemptClient:
     return AttemptClient(
         settings.control_plane_url,
         settings.submission_id,
         token=assignment.token,
         heartbeat_seconds=assignment.heartbeat_seconds,
         devices=devices,
+        first_event=first_event,
         traceparent=settings.traceparent,
     )
 

@@ -12,9 +12,9 @@ from services.workers.settings import Settings
 from tests.faults.counting_worker import FOLDER, count
 
 
-def counted(assignment: Assignment, settings: Settings, devices: int) -> None:
+def counted(assignment: Assignment, settings: Settings, devices: int, first_event: int) -> None:
     """The Ray task."""
-    with suppress(LeaseLost), driver._client(assignment, settings, devices) as attempt:
+    with suppress(LeaseLost), driver._client(assignment, settings, devices, first_event) as attempt:
         count(assignment, Path(os.environ[FOLDER]), attempt)
 
 

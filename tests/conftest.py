@@ -18,6 +18,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the tests that take longest, beside which another process runs all others."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def moto() -> Iterator["S3Server"]:
     from tests.contracts.s3_servers import moto_server  # half a second

@@ -11,7 +11,6 @@ from services.client.attempt import AttemptClient
 from services.client.errors import LeaseLost
 from services.client.schemas import FailureClass, JobKind, Reason
 from services.profiler.runners import EngineUnavailableError
-from services.workers import evaluate, export, profile, retrain, search
 from services.workers.job import Job, Stopped
 
 MESSAGE_LENGTH = 4000  # the contract's limit
@@ -42,17 +41,27 @@ def _run_and_report(job: Job, attempt: AttemptClient) -> None:
 
 
 def run(job: Job, attempt: AttemptClient) -> None:
-    """Runs the job function of a kind."""
+    """Runs the job function of a kind; what others need is not imported, which would take a second."""
     match job.kind:
         case JobKind.PROFILE:
+            from services.workers import profile
+
             profile.run(job, attempt)
         case JobKind.SEARCH:
+            from services.workers import search
+
             search.run(job, attempt)
         case JobKind.RETRAIN:
+            from services.workers import retrain
+
             retrain.run(job, attempt)
         case JobKind.EVALUATE:
+            from services.workers import evaluate
+
             evaluate.run(job, attempt)
         case JobKind.EXPORT:
+            from services.workers import export
+
             export.run(job, attempt)
 
 

@@ -1,7 +1,6 @@
 """A profile job: the latency table of this device, and how well it predicts whole networks (appendix E)."""
 
 from fasterseg_core.config import ProfileConfig
-from fasterseg_core.figures import latency_fidelity
 from fasterseg_core.latency_table import LatencyTable, RowState
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
@@ -40,6 +39,8 @@ def _measured(job: Job, config: ProfileConfig, runner: Runner, attempt: AttemptC
         except ValueError as error:  # too few networks could be compared; the table is good all the same
             result["fidelity"] = str(error)
         else:
+            from fasterseg_core.figures import latency_fidelity  # brings matplotlib, which the first row does not need
+
             document = fidelity.to_document()
             calibration = json_object(document["calibration"])
             result |= {"fidelity": document["errors"], "calibration": document["calibration"]}

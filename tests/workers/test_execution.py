@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -41,3 +44,12 @@ def test_an_operator_is_told_the_kind_of_error() -> None:
 
 def test_a_long_message_is_cut_to_what_the_contract_allows() -> None:
     assert len(reason_for(RuntimeError("x" * 10_000)).message) == 4000
+
+
+def test_a_profile_job_begins_without_what_draws_and_records_the_others() -> None:
+    begins = "import services.workers.execution, services.workers.profile, sys"
+    finds = "print({'matplotlib', 'tensorboard'} & sys.modules.keys())"
+
+    done = subprocess.run([sys.executable, "-c", f"{begins}; {finds}"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"

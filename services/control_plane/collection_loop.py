@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from services.storage.blob_store import BlobStore
 from services.storage.collection import abandon, adopt, collect
-from services.storage.database import Database
+from services.storage.database import Database, said
 
 PAUSE_SECONDS = 600.0
 
@@ -20,7 +20,7 @@ def collect_until(stop: threading.Event, database: Database, store: BlobStore, m
         try:
             _collect_once(database, store, min_age)
         except Exception as error:  # noqa: BLE001  # whatever it was, the next pass must come
-            _log.warning("blobs were not collected", extra={"error": str(error)})
+            _log.warning("blobs were not collected", extra={"error": said(error)})
 
 
 def _collect_once(database: Database, store: BlobStore, min_age: timedelta) -> None:

@@ -167,7 +167,7 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001  # whatever it was, the next tick tries again
                 if isinstance(error, (Unavailable, *AWAY)):
                     self._steady_since = None  # workers may have been cut off, too
-                fields = {**attempt_fields(attempt.submission_id), "action": action.value, "error": _message(error)}
+                fields = {**attempt_fields(attempt.submission_id), "action": action.value, "error": said(error)}
                 _log.warning("attempt was not settled", exc_info=not _is_known(error), extra=fields)
 
     def _do(self, action: Action, attempt: LiveAttempt, job: RayJob | None) -> None:
@@ -226,7 +226,7 @@ class Dispatcher:
         self._strangers = strangers
 
     def _complain(self, error: Exception) -> None:
-        complaint = _message(error)
+        complaint = said(error)
         if complaint != self._complaint:
             _log.warning("tick failed", exc_info=not _is_known(error), extra={"error": complaint})
         self._complaint = complaint
@@ -242,10 +242,6 @@ class Dispatcher:
 def _is_known(error: Exception) -> bool:
     """Whether an error needs no trace to be understood."""
     return isinstance(error, (DomainError, *AWAY))
-
-
-def _message(error: Exception) -> str:
-    return said(error) if isinstance(error, AWAY) else str(error)
 
 
 def _fields(dispatch: Dispatch) -> dict[str, object]:

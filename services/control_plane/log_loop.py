@@ -7,7 +7,7 @@ from services.control_plane.logs import copy_logs
 from services.control_plane.ray_jobs import RayJobs
 from services.storage.attempts import attempts_without_logs
 from services.storage.blob_store import BlobStore
-from services.storage.database import Database
+from services.storage.database import Database, said
 from services.storage.errors import DomainError
 from services.telemetry.logs import attempt_fields
 
@@ -27,9 +27,9 @@ def copy_logs_until(
             _copy_once(database, store, ray)
             complaint = ""
         except Exception as error:  # noqa: BLE001  # whatever it was, the next round must come
-            if str(error) != complaint:
-                _log.warning("logs were not copied", extra={"error": str(error)})
-            complaint = str(error)
+            if said(error) != complaint:
+                _log.warning("logs were not copied", extra={"error": said(error)})
+            complaint = said(error)
         stop.wait(seconds)
 
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -134,7 +133,6 @@ async def _cut_off(_: Request, __: Exception) -> JSONResponse:
 
 async def _database_error(_: Request, error: Exception) -> JSONResponse:
     """The database is away. Where the answer to a COMMIT was lost, what was asked for may be done already."""
-    assert isinstance(error, SQLAlchemyError)
     _log.error("the database failed", extra={"error": said(error)})
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer", title=Unavailable.title)
 

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -78,9 +78,9 @@ def open_database(url: str) -> Database:
     return Database(engine=engine, reading=sessionmaker(reading), writing=sessionmaker(engine))
 
 
-def said(error: SQLAlchemyError) -> str:
-    """The first line of an error, without the statement that failed and what was in it."""
-    return str(getattr(error, "orig", error)).split("\n", maxsplit=1)[0]
+def said(error: Exception) -> str:
+    """An error for a log line: of a database that is away its first line, not the statement and what was in it."""
+    return str(getattr(error, "orig", error)).split("\n", maxsplit=1)[0] if isinstance(error, AWAY) else str(error)
 
 
 def migrate(database: Database) -> None:

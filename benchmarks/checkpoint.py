@@ -31,7 +31,7 @@ from fasterseg_core.config import SearchConfig
 from fasterseg_core.presets import PAPER, QUICK
 from fasterseg_core.search_space import SearchSpace
 from fasterseg_core.supernet import Supernet
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 from services.workers.checkpoints import WORK_PER_CHECKPOINT
 
 NUM_CLASSES = 19

@@ -34,7 +34,7 @@ from fasterseg_core.datasets.street_scenes import street_scenes
 from fasterseg_core.datasets.transforms import TrainingTransform, scaled_size
 from fasterseg_core.presets import QUICK
 from fasterseg_core.search_space import Resolution
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 from tests.builders import a_latency_table
 
 DATASET = DatasetName.CAMVID

@@ -38,7 +38,8 @@ from fasterseg_core.deployment import DeployedNetwork, upsampled_labels
 from fasterseg_core.network import SegmentationNetwork
 from fasterseg_core.search_space import Resolution
 from services.profiler.engines import open_runner
-from services.profiler.runners import Array, Runner, Workload, cpu_name, verify
+from services.profiler.processor import cpu_name
+from services.profiler.runners import Array, Runner, Workload, verify
 
 NUM_CLASSES = 19
 SIZES = ("512x1024", "360x480")

@@ -22,7 +22,7 @@ from fasterseg_core.presets import QUICK
 from fasterseg_core.reports import EpochReport
 from fasterseg_core.search import Search, SearchState
 from services.profiler.engines import open_runner
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 from services.profiler.table_builder import build_table
 
 

@@ -31,7 +31,7 @@ from fasterseg_core.config import Arithmetic, SearchConfig
 from fasterseg_core.cosearch import CoSearch
 from fasterseg_core.datasets.batches import Batch
 from services.embedded.ray_head import TORCH_ENVIRONMENT
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 from tests.builders import a_latency_table
 from tests.core import plain_cosearch
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import median, quantiles
 
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 
 
 def seconds_of(work: Callable[[], object]) -> float:

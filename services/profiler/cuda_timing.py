@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pynvml
 
-from services.profiler.runners import EngineUnavailableError, MeasurementError
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 
 WARM_UP_SECONDS = 0.01
 SAMPLE_MS = 1.0

@@ -10,7 +10,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from services.profiler.runners import MeasurementError
+from services.profiler.errors import MeasurementError
 
 Constants = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
 

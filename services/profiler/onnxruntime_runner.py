@@ -11,7 +11,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from fasterseg_core.config import Engine, Precision
 from services.profiler.cpu_timing import CLOCK_ERROR_MS, sample
-from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload, cpu_name
+from services.profiler.errors import MeasurementError
+from services.profiler.processor import cpu_name
+from services.profiler.runners import Array, RunnerIdentity, Workload
 
 REFUSALS = (
     errors.EngineError,

@@ -9,7 +9,8 @@ import openvino
 
 from fasterseg_core.config import Engine, Precision
 from services.profiler.cpu_timing import CLOCK_ERROR_MS, sample
-from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload
+from services.profiler.errors import MeasurementError
+from services.profiler.runners import Array, RunnerIdentity, Workload
 
 
 class OpenVinoRunner:

@@ -18,7 +18,8 @@ import numpy as np
 
 from fasterseg_core.config import ExportConfig, ProfileConfig
 from fasterseg_core.latency_table import LatencyRow, RowState
-from services.profiler.runners import MeasurementError, Runner, Workload, verify
+from services.profiler.errors import MeasurementError
+from services.profiler.runners import Runner, Workload, verify
 
 FIRST_READINGS = 20  # of the canary: an episode of slowness must not become its reference
 READINGS = 4  # before and after a moment

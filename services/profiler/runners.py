@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,20 +15,13 @@ from fasterseg_core.blocks import build_operator, with_random_norms
 from fasterseg_core.config import Engine, Precision
 from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec, input_shapes
+from services.profiler.errors import MeasurementError
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32 | np.uint8]]  # the latter of labels
 
 # The largest difference from torch's fp32 output, as a share of that output's largest magnitude; of labels, the share
 # of pixels that differ.
 TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 3e-2}
-
-
-class EngineUnavailableError(RuntimeError):
-    """An engine cannot be used on this machine; the message says what is missing and how to install it."""
-
-
-class MeasurementError(RuntimeError):
-    """One workload could not be measured: the engine refused it, computed something else, or was slowed down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +137,3 @@ def _noise(seed: int, count: int) -> Array:
     if seed not in _drawn or _drawn[seed].size < count:
         _drawn[seed] = np.random.default_rng(seed).standard_normal(count, dtype=np.float32)
     return _drawn[seed]
-
-
-def cpu_name() -> str:
-    """The processor's model name as Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))

@@ -13,8 +13,9 @@ import numpy as np
 
 from fasterseg_core.config import Engine, Precision
 from services.profiler.cuda_timing import CLOCK_ERROR_MS, Replay, Timer, read_gpu, steady_mhz, timer
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 from services.profiler.half_precision import to_fp16
-from services.profiler.runners import Array, EngineUnavailableError, MeasurementError, RunnerIdentity, Workload
+from services.profiler.runners import Array, RunnerIdentity, Workload
 from services.profiler.timing_cache import cache_folder, read_timing_cache, write_timing_cache
 
 PACKAGES = {"tensorrt": "tensorrt", "pycuda": "pycuda.driver", "cuda-bindings": "cuda.bindings.driver"}

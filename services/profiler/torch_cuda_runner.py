@@ -13,8 +13,9 @@ from torch.backends import cudnn
 
 from fasterseg_core.config import Engine, Precision
 from services.profiler.cuda_timing import CLOCK_ERROR_MS, Replay, Timer, read_gpu, steady_mhz, timer
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 from services.profiler.onnx_program import load_program
-from services.profiler.runners import Array, EngineUnavailableError, MeasurementError, RunnerIdentity, Workload
+from services.profiler.runners import Array, RunnerIdentity, Workload
 
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}
 WARM_UPS = 3  # before a capture: cuDNN chooses its algorithms

@@ -10,7 +10,7 @@ from fasterseg_core.reports import CollapsedError, DivergedError
 from services.client.attempt import AttemptClient
 from services.client.errors import LeaseLost
 from services.client.schemas import FailureClass, JobKind, Reason
-from services.profiler.runners import EngineUnavailableError
+from services.profiler.errors import EngineUnavailableError
 from services.workers.job import Job, Stopped
 
 MESSAGE_LENGTH = 4000  # the contract's limit

@@ -16,8 +16,9 @@ from fasterseg_core.operator_specs import architecture_specs
 from fasterseg_core.table_rows import canary_spec
 from services.client.attempt import AttemptClient
 from services.client.schemas import AttemptSuccess
+from services.profiler.errors import MeasurementError
 from services.profiler.protocol import measure, protocol_of
-from services.profiler.runners import MeasurementError, Runner, Workload, operator_workload, verify
+from services.profiler.runners import Runner, Workload, operator_workload, verify
 from services.profiler.table_builder import canary_of
 from services.workers.following import follow_measurement
 from services.workers.job import Job, config_of

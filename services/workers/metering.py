@@ -13,7 +13,7 @@ import torch
 from services.client.attempt import AttemptClient
 from services.client.errors import ProblemError
 from services.client.schemas import USAGE, AttemptSuccess, JsonObject, PhaseUsage, Progress, Reason, Usage
-from services.profiler.runners import cpu_name
+from services.profiler.processor import cpu_name
 from services.workers.stages import Stages
 
 

@@ -15,17 +15,10 @@ from fasterseg_core.config import CPU_ENGINES, Engine, Precision
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import Resolution, SearchSpace
 from services.profiler.engines import open_runner
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 from services.profiler.neighbours import workload_between
 from services.profiler.random_networks import network_workload, random_architectures
-from services.profiler.runners import (
-    TOLERANCE,
-    EngineUnavailableError,
-    MeasurementError,
-    Runner,
-    Workload,
-    operator_workload,
-    verify,
-)
+from services.profiler.runners import TOLERANCE, Runner, Workload, operator_workload, verify
 from tests.profiler.builders import KEYS, an_unknown_operator
 
 SMALL = "conv 96->96 32x64 /1"

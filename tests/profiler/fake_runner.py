@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasterseg_core.config import Engine, Precision
-from services.profiler.runners import Array, MeasurementError, RunnerIdentity, Workload
+from services.profiler.errors import MeasurementError
+from services.profiler.runners import Array, RunnerIdentity, Workload
 
 
 class Named(nn.Module):

@@ -5,7 +5,7 @@ import pynvml
 import pytest
 
 from services.profiler.cuda_timing import Replay, read_gpu, steady_mhz, timer
-from services.profiler.runners import EngineUnavailableError, MeasurementError
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 
 
 class FakeGpu:

@@ -6,10 +6,11 @@ import torch
 
 from fasterseg_core.operator_specs import OperatorSpec
 from fasterseg_core.search_space import Resolution, SearchSpace
+from services.profiler.errors import MeasurementError
 from services.profiler.half_precision import to_fp16
 from services.profiler.onnx_program import load_program
 from services.profiler.random_networks import network_workload, random_architectures
-from services.profiler.runners import MeasurementError, Workload, operator_workload
+from services.profiler.runners import Workload, operator_workload
 from tests.profiler.builders import KEYS
 
 SPACE = SearchSpace(num_layers=4, expansion_ratios=(1, 2), student_ratio=1)

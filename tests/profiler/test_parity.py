@@ -23,7 +23,8 @@ from fasterseg_core.onnx_export import export_onnx
 from fasterseg_core.operator_specs import OperatorSpec, Structure, input_shapes
 from fasterseg_core.search_space import OPERATORS, Operator
 from services.profiler.engines import open_runner
-from services.profiler.runners import Array, MeasurementError, Runner, RunnerIdentity, Workload, verify
+from services.profiler.errors import MeasurementError
+from services.profiler.runners import Array, Runner, RunnerIdentity, Workload, verify
 
 ZOOMED = (Operator.ZOOMED_CONV, Operator.ZOOMED_CONV_X2)
 INTERPOLATED = (*ZOOMED, Structure.UPSAMPLE)

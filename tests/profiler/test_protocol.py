@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 
 from fasterseg_core.latency_table import LatencyRow, RowState
+from services.profiler.errors import MeasurementError
 from services.profiler.protocol import FIRST_READINGS, Protocol, measure
-from services.profiler.runners import MeasurementError, Workload
+from services.profiler.runners import Workload
 from tests.profiler.builders import drain
 from tests.profiler.fake_runner import FakeRunner, a_workload, builders
 

@@ -7,7 +7,8 @@ import torch
 from fasterseg_core.config import Engine
 from fasterseg_core.operator_specs import OperatorSpec
 from services.profiler.engines import open_runner
-from services.profiler.runners import EngineUnavailableError, MeasurementError, Workload, operator_workload, verify
+from services.profiler.errors import EngineUnavailableError, MeasurementError
+from services.profiler.runners import Workload, operator_workload, verify
 from tests.profiler.fake_runner import FakeRunner, a_workload
 
 

@@ -9,9 +9,10 @@ from fasterseg_core.operator_specs import OperatorSpec, architecture_specs, spac
 from fasterseg_core.search_space import Resolution, SearchSpace
 from fasterseg_core.table_rows import canary_spec, neighbours_of
 from services.profiler.engines import open_runner
+from services.profiler.errors import MeasurementError
 from services.profiler.neighbours import LEAST_MS, workload_between
 from services.profiler.random_networks import random_architectures
-from services.profiler.runners import MeasurementError, Workload
+from services.profiler.runners import Workload
 from services.profiler.table_builder import build_table, canary_of, fingerprint_differences
 from tests.profiler.builders import CONFIG, SPACE, drain
 from tests.profiler.fake_runner import FakeRunner, MacsRunner

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from services.profiler import tensorrt_runner
-from services.profiler.runners import EngineUnavailableError
+from services.profiler.errors import EngineUnavailableError
 from services.profiler.tensorrt_runner import import_modules
 
 pytestmark = pytest.mark.nvidia

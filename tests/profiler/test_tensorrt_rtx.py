@@ -13,10 +13,10 @@ from fasterseg_core.config import Precision, ProfileConfig
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from fasterseg_core.search_space import Resolution
 from fasterseg_core.table_rows import neighbours_of
+from services.profiler.errors import MeasurementError
 from services.profiler.half_precision import to_fp16
 from services.profiler.neighbours import workload_between
 from services.profiler.random_networks import network_workload
-from services.profiler.runners import MeasurementError
 from services.profiler.tensorrt_runner import build_engine
 from tests.profiler.builders import KEYS, an_unknown_operator
 

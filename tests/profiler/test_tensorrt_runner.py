@@ -8,7 +8,7 @@ import pynvml
 import pytest
 
 from fasterseg_core.config import Precision
-from services.profiler.runners import EngineUnavailableError, MeasurementError
+from services.profiler.errors import EngineUnavailableError, MeasurementError
 from services.profiler.tensorrt_runner import Modules, Program, TensorRtRunner, import_modules
 
 

@@ -7,7 +7,7 @@ import torch
 from fasterseg_core.latency_table import MissingLatencyError
 from fasterseg_core.reports import CollapsedError, DivergedError
 from services.client.schemas import FailureClass
-from services.profiler.runners import EngineUnavailableError
+from services.profiler.errors import EngineUnavailableError
 from services.workers.execution import reason_for
 
 

@@ -1,18 +1,21 @@
-"""What a running service adds to a job from its submission to the worker's first report, part by part.
+"""What a running service adds to a job from its submission to its worker's first line, part by part.
 
     fasterseg up
     python -m benchmarks.job_overhead
 
 Jobs of the service and bare Ray jobs take turns. A bare one does what a worker cannot do without: its driver joins the
 cluster, reserves a core, and starts a task that imports torch. That is the floor; what the service takes beyond it is
-its own. The last line is one JSON object.
+its own: the overhead, to the line that the worker logs once torch is there. Its first report of progress comes when it
+has set up its work, here an engine and the first operator. The last line is one JSON object.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from tempfile import NamedTemporaryFile
@@ -33,6 +36,7 @@ PROFILE: JsonObject = {
     "accept_noise": True,
 }
 WAITING = "waiting for a machine"  # the driver's own report
+LINE = re.compile(r"(\S+Z) INFO services\.workers\.driver: (begun|working)")
 BARE = """
 import time
 import ray
@@ -79,18 +83,21 @@ def main() -> None:
 
 
 def _service(client: FasterSegClient) -> dict[str, float]:
-    """Seconds of each part of a job: until it is acknowledged, claimed, and its worker's first report is there."""
+    """Seconds of each part of a job: until it is acknowledged and claimed, its driver and its worker log a line."""
     begun = time.time()
     job = client.submit("profile", PROFILE)
     accepted = time.time()
     claimed = _until(client, job.id, lambda job: job.state is not JobState.QUEUED)
-    working = _until(client, job.id, lambda job: job.progress is not None and job.progress.phase != WAITING)
+    reported = _until(client, job.id, lambda job: job.progress is not None and job.progress.phase != WAITING)
     client.wait(job.id)
+    lines = {event: datetime.fromisoformat(moment).timestamp() for moment, event in LINE.findall(client.logs(job.id))}
     return {
         "accepted": accepted - begun,
         "claimed": claimed - accepted,
-        "working": working - claimed,
-        "total": working - begun,
+        "driver": lines["begun"] - claimed,
+        "worker": lines["working"] - lines["begun"],
+        "total": lines["working"] - begun,
+        "reported": reported - lines["working"],
     }
 
 

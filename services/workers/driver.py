@@ -147,6 +147,8 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int, first_eve
         lock_dir=settings.lock_dir,
         cpus=settings.job_cpus,
     )
+    device = device_name(job.device, job.cpus)
+    _log.info("working", extra={"device": device})
     with (
         nullcontext() if traces is None else traces,
         MeteredAttempt(
@@ -154,7 +156,7 @@ def _attempt(assignment: Assignment, settings: Settings, devices: int, first_eve
             settings.submission_id,
             token=assignment.token,
             heartbeat_seconds=assignment.heartbeat_seconds,
-            device=device_name(job.device, job.cpus),
+            device=device,
             devices=devices,
             first_event=first_event,
             traceparent=settings.traceparent,

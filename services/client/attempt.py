@@ -18,24 +18,19 @@ from typing import Self, TypeVar
 
 import httpx
 
-from .errors import LeaseLost, ProblemError, UnreachableError
-from .schemas import (
-    ArchitectureRecord,
+from .attempt_schemas import (
     Assignment,
     AttemptFailure,
     AttemptStatus,
     AttemptSuccess,
-    CalibrationRecord,
     CheckpointRef,
     Heartbeat,
-    JsonObject,
-    Progress,
-    Reason,
-    Schema,
     TicketRedemption,
     WorkerEvent,
     WorkerEvents,
 )
+from .errors import LeaseLost, ProblemError, UnreachableError
+from .schemas import ArchitectureRecord, CalibrationRecord, JsonObject, Progress, Reason, Schema
 from .transport import FileBody, build_post, connect, parsed, parsed_document, receive, send
 
 OUTAGE_SECONDS = 30 * 60.0  # longer without the control plane, and the attempt ends itself

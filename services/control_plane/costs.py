@@ -5,7 +5,8 @@ from itertools import islice
 
 from sqlalchemy.orm import Session
 
-from services.client.schemas import CostEstimate, JobKind, JobState, PhaseUsage, Progress, Usage
+from services.client.attempt_schemas import PhaseUsage, Usage
+from services.client.schemas import CostEstimate, JobKind, JobState, Progress
 from services.storage.inputs import known_inputs, trained_architecture
 from services.storage.tables import JobRow
 from services.storage.usages import recently_started, usages_of

@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.client import schemas
+from services.client.attempt_schemas import WorkerEvent
 from services.client.schemas import JsonObject
 from services.storage.errors import InvalidRequest
 from services.storage.tables import AttemptRow, EventRow, JobRow
@@ -26,7 +27,7 @@ def add_event(session: Session, job: JobRow, kind: str, data: JsonObject, now: d
 
 
 def add_worker_events(
-    session: Session, job: JobRow, attempt: AttemptRow, events: list[schemas.WorkerEvent], now: datetime
+    session: Session, job: JobRow, attempt: AttemptRow, events: list[WorkerEvent], now: datetime
 ) -> None:
     """Appends those of a worker's events that are not there yet.
 

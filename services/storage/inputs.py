@@ -3,7 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.client.schemas import Inputs, ResolvedInputs
+from services.client.attempt_schemas import ResolvedInputs
+from services.client.schemas import Inputs
 from services.storage.jobs import find_job
 from services.storage.tables import ArtifactRow, DerivedArchitectureRow, JobRow
 

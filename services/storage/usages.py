@@ -3,7 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.client.schemas import USAGE, JobKind, Usage
+from services.client.attempt_schemas import USAGE, Usage
+from services.client.schemas import JobKind
 from services.storage.tables import EventRow, JobRow
 
 RECENT = 200  # jobs of a kind

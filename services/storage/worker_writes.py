@@ -8,8 +8,15 @@ from collections.abc import Iterable
 from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
-from services.client import schemas
-from services.client.schemas import FailureClass, JobKind, JobState, Progress, Reason
+from services.client.attempt_schemas import (
+    Assignment,
+    AttemptStatus,
+    AttemptSuccess,
+    CheckpointRef,
+    Heartbeat,
+    WorkerEvent,
+)
+from services.client.schemas import FailureClass, JobKind, JobState, JsonObject, Progress, Reason
 from services.storage.artifacts import add_artifacts, require_blob
 from services.storage.attempts import (
     count_work,
@@ -31,7 +38,7 @@ HEARTBEAT_SECONDS = 10
 KEPT_CHECKPOINTS = 3  # of a job: where the newest cannot be read, the one before serves
 
 
-def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.Assignment:
+def redeem_ticket(session: Session, submission_id: str, ticket: str) -> Assignment:
     """The assignment of an attempt, with the token for its further requests; one ticket works, once.
 
     Raises:
@@ -47,7 +54,7 @@ def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.
     token = secrets.token_urlsafe(32)
     attempt.token_hash = secret_digest(token)
     renew_lease(session, attempt)
-    return schemas.Assignment(
+    return Assignment(
         token=token,
         job=job.id,
         kind=job.kind,
@@ -59,7 +66,7 @@ def redeem_ticket(session: Session, submission_id: str, ticket: str) -> schemas.
     )
 
 
-def heartbeat(session: Session, submission_id: str, token: str, beat: schemas.Heartbeat) -> schemas.AttemptStatus:
+def heartbeat(session: Session, submission_id: str, token: str, beat: Heartbeat) -> AttemptStatus:
     """Extends the lease, notes the progress, and from when on the worker holds devices."""
     attempt, job = _fenced(session, submission_id, token)
     if beat.progress is not None:
@@ -69,18 +76,14 @@ def heartbeat(session: Session, submission_id: str, token: str, beat: schemas.He
     return _renewed(session, attempt, job)
 
 
-def report_events(
-    session: Session, submission_id: str, token: str, events: list[schemas.WorkerEvent]
-) -> schemas.AttemptStatus:
+def report_events(session: Session, submission_id: str, token: str, events: list[WorkerEvent]) -> AttemptStatus:
     """Appends a worker's events, each once."""
     attempt, job = _fenced(session, submission_id, token)
     add_worker_events(session, job, attempt, events, database_now(session))
     return _renewed(session, attempt, job)
 
 
-def add_checkpoint(
-    session: Session, submission_id: str, token: str, checkpoint: schemas.CheckpointRef
-) -> schemas.AttemptStatus:
+def add_checkpoint(session: Session, submission_id: str, token: str, checkpoint: CheckpointRef) -> AttemptStatus:
     """Makes an uploaded blob the job's newest checkpoint and forgets those older than the last three.
 
     Delivered again it changes nothing.
@@ -108,7 +111,7 @@ def add_checkpoint(
     return _renewed(session, attempt, job)
 
 
-def succeed(session: Session, submission_id: str, token: str, success: schemas.AttemptSuccess) -> None:
+def succeed(session: Session, submission_id: str, token: str, success: AttemptSuccess) -> None:
     """Writes everything that the job made and ends it, so that its children can run; its last checkpoint is kept.
 
     Raises:
@@ -172,11 +175,11 @@ def authorized(session: Session, tokens: Iterable[str]) -> set[str]:
     return {by_digest[digest] for digest in session.scalars(live) if digest is not None}
 
 
-def latest_checkpoints(session: Session, job: str) -> list[schemas.CheckpointRef]:
+def latest_checkpoints(session: Session, job: str) -> list[CheckpointRef]:
     """The checkpoints of a job that are kept, of whichever attempts, newest first."""
     rows = session.execute(_newest_checkpoints(job).add_columns(BlobRow.size).join(BlobRow))
     return [
-        schemas.CheckpointRef(sha256=row.sha256, size=size, progress=Progress.model_validate(row.progress))
+        CheckpointRef(sha256=row.sha256, size=size, progress=Progress.model_validate(row.progress))
         for row, size in rows
     ]
 
@@ -201,9 +204,9 @@ def _fenced(session: Session, submission_id: str, token: str) -> tuple[AttemptRo
     return attempt, job
 
 
-def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> schemas.AttemptStatus:
+def _renewed(session: Session, attempt: AttemptRow, job: JobRow) -> AttemptStatus:
     renew_lease(session, attempt)
-    return schemas.AttemptStatus(stop=_should_stop(attempt, job))
+    return AttemptStatus(stop=_should_stop(attempt, job))
 
 
 def _should_stop(attempt: AttemptRow, job: JobRow) -> bool:
@@ -211,7 +214,7 @@ def _should_stop(attempt: AttemptRow, job: JobRow) -> bool:
     return any(request is not None for request in requests)
 
 
-def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:
+def _require_product(kind: JobKind, success: AttemptSuccess) -> None:
     names = {artifact.name for artifact in success.artifacts}
     if kind is JobKind.PROFILE and success.latency_table is None:
         raise InvalidRequest.at("latency_table", "a profile job makes one")
@@ -221,6 +224,6 @@ def _require_product(kind: JobKind, success: schemas.AttemptSuccess) -> None:
         raise InvalidRequest.at("artifacts", f"a retrain job makes {NETWORK_ARTIFACT}")
 
 
-def _plain(progress: Progress) -> schemas.JsonObject:
-    plain: schemas.JsonObject = json.loads(progress.model_dump_json())  # not a number becomes null, as in JSON
+def _plain(progress: Progress) -> JsonObject:
+    plain: JsonObject = json.loads(progress.model_dump_json())  # not a number becomes null, as in JSON
     return plain

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, load, save
 from services.client.attempt import AttemptClient
+from services.client.attempt_schemas import CheckpointRef
 from services.client.errors import CorruptArtifactError, ProblemError, StoreError
-from services.client.schemas import CheckpointRef, Progress
+from services.client.schemas import Progress
 
 State = Mapping[str, object]
 

@@ -14,8 +14,9 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from services.client.attempt import AttemptClient, redeem
+from services.client.attempt_schemas import Assignment
 from services.client.errors import LeaseLost
-from services.client.schemas import Assignment, FailureClass, JobKind, Progress, Reason
+from services.client.schemas import FailureClass, JobKind, Progress, Reason
 from services.telemetry.logs import attempt_fields, start_logging, trace_fields
 from services.telemetry.settings import open_traces
 from services.workers.room import wait_for_room

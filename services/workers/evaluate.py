@@ -16,7 +16,7 @@ from fasterseg_core.evaluation import best_constant, evaluate
 from fasterseg_core.figures import prediction_rows
 from fasterseg_core.network import SegmentationNetwork, load_network
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess
+from services.client.attempt_schemas import AttemptSuccess
 from services.workers.data import load_data
 from services.workers.following import counted
 from services.workers.job import Job, config_of

@@ -15,7 +15,7 @@ from fasterseg_core.network import SegmentationNetwork, load_network
 from fasterseg_core.operator_specs import architecture_specs
 from fasterseg_core.table_rows import canary_spec
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess
+from services.client.attempt_schemas import AttemptSuccess
 from services.profiler.errors import MeasurementError
 from services.profiler.protocol import measure, protocol_of
 from services.profiler.runners import Runner, Workload, operator_workload, verify

@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from pydantic import TypeAdapter
 
-from services.client.schemas import CheckpointRef, JobKind, JsonObject, ResolvedInputs
+from services.client.attempt_schemas import CheckpointRef, ResolvedInputs
+from services.client.schemas import JobKind, JsonObject
 from services.workers.metrics import JobMetrics
 
 T = TypeVar("T")

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from services.client.attempt import AttemptClient
+from services.client.attempt_schemas import USAGE, AttemptSuccess, PhaseUsage, Usage
 from services.client.errors import ProblemError
-from services.client.schemas import USAGE, AttemptSuccess, JsonObject, PhaseUsage, Progress, Reason, Usage
+from services.client.schemas import JsonObject, Progress, Reason
 from services.profiler.processor import cpu_name
 from services.workers.stages import Stages
 

@@ -3,7 +3,7 @@
 from fasterseg_core.config import ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, RowState
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess
+from services.client.attempt_schemas import AttemptSuccess
 from services.profiler.fidelity import FidelityReport, report
 from services.profiler.measured_networks import measure_networks
 from services.profiler.protocol import protocol_of

@@ -10,7 +10,7 @@ from fasterseg_core.figures import training_curves
 from fasterseg_core.network import load_network, save_network
 from fasterseg_core.retrain import Retrain
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess
+from services.client.attempt_schemas import AttemptSuccess
 from services.workers.data import load_data
 from services.workers.job import Job, config_of
 from services.workers.outputs import history, json_object, store, store_json

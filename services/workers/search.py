@@ -7,7 +7,7 @@ from fasterseg_core.drawing import architecture_svg
 from fasterseg_core.figures import search_curves
 from fasterseg_core.search import Search
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess
+from services.client.attempt_schemas import AttemptSuccess
 from services.workers.data import load_data
 from services.workers.job import Job, config_of
 from services.workers.latency_tables import read_calibration, read_table

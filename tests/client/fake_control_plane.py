@@ -13,15 +13,21 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel
 
+from services.client.attempt_schemas import (
+    Assignment,
+    AttemptStatus,
+    CheckpointRef,
+    Heartbeat,
+    ResolvedInputs,
+    WorkerEvent,
+    WorkerEvents,
+)
 from services.client.latency_table import table_digest
 from services.client.schemas import (
     ArchitecturePage,
     ArchitectureRecord,
     ArchitectureSubmission,
     Artifact,
-    Assignment,
-    AttemptStatus,
-    CheckpointRef,
     CostEstimate,
     Estimate,
     EstimateRequest,
@@ -30,7 +36,6 @@ from services.client.schemas import (
     EventPage,
     FailureClass,
     Health,
-    Heartbeat,
     Inputs,
     InvalidField,
     Job,
@@ -51,13 +56,10 @@ from services.client.schemas import (
     ProjectPage,
     ProjectRecord,
     Reason,
-    ResolvedInputs,
     TokenPage,
     TokenRecord,
     TokenSecret,
     TokenSubmission,
-    WorkerEvent,
-    WorkerEvents,
 )
 from tests.http_handlers import handling
 

@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from services.client.attempt import TIMEOUT_SECONDS, AttemptClient, redeem
+from services.client.attempt_schemas import AttemptFailure, AttemptSuccess, CheckpointRef
 from services.client.errors import CorruptArtifactError, LeaseLost, ProblemError, StoreError, UnreachableError
-from services.client.schemas import AttemptFailure, AttemptSuccess, CheckpointRef, FailureClass, Problem, Reason
+from services.client.schemas import FailureClass, Problem, Reason
 from tests.client.fake_control_plane import (
     ARCHITECTURE_DOCUMENT,
     ARCHITECTURE_ID,

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from services.client.schemas import Heartbeat, JobKind, JobState, ProjectLimits
+from services.client.attempt_schemas import Heartbeat
+from services.client.schemas import JobKind, JobState, ProjectLimits
 from services.control_plane.dispatcher import Action, Dispatcher, decide
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayJob, RayState

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from services.client.schemas import WorkerEvent
+from services.client.attempt_schemas import WorkerEvent
 from services.control_plane.event_stream import READERS, EventStreams
 from services.storage.attempts import live_attempts, lose_attempt
 from services.storage.database import Database

@@ -3,7 +3,7 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from services.client.schemas import Heartbeat
+from services.client.attempt_schemas import Heartbeat
 from services.control_plane.logs import copy_logs
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState

@@ -21,7 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from services.client.schemas import AttemptSuccess, JsonObject, Scope, WorkerEvent, WorkerEvents
+from services.client.attempt_schemas import AttemptSuccess, WorkerEvent, WorkerEvents
+from services.client.schemas import JsonObject, Scope
 from services.control_plane.app import create_app
 from services.control_plane.parts import Parts
 from services.storage.tokens import keep_first_token

@@ -6,18 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from services.client.schemas import (
-    USAGE,
-    Heartbeat,
-    JobKind,
-    JsonObject,
-    Plan,
-    Preset,
-    Problem,
-    Progress,
-    Usage,
-    WorkerEvent,
-)
+from services.client.attempt_schemas import USAGE, Heartbeat, Usage, WorkerEvent
+from services.client.schemas import JobKind, JsonObject, Plan, Preset, Problem, Progress
 from services.control_plane.costs import FREE
 from services.control_plane.submission import PRESETS
 from services.storage.attempts import lose_attempt

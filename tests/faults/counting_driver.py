@@ -5,8 +5,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from services.client.attempt_schemas import Assignment
 from services.client.errors import LeaseLost
-from services.client.schemas import Assignment
 from services.workers import driver
 from services.workers.settings import Settings
 from tests.faults.counting_worker import FOLDER, count

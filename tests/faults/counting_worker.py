@@ -17,8 +17,9 @@ from pydantic import TypeAdapter
 from fasterseg_core.checkpoint import CheckpointKind
 from fasterseg_core.reports import EpochReport, Report, StepReport
 from services.client.attempt import AttemptClient, redeem
+from services.client.attempt_schemas import Assignment, AttemptSuccess
 from services.client.errors import LeaseLost
-from services.client.schemas import Artifact, Assignment, AttemptSuccess
+from services.client.schemas import Artifact
 from services.workers.checkpoints import State, resume
 from services.workers.following import follow
 from services.workers.job import Stopped

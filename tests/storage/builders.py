@@ -14,21 +14,16 @@ from fasterseg_core.config import NUM_CLASSES, DatasetName
 from fasterseg_core.latency_table import Fingerprint, LatencyRow, LatencyTable
 from fasterseg_core.operator_specs import OperatorSpec, space_specs
 from fasterseg_core.search_space import Operator, Resolution, SearchSpace
-from services.client.schemas import (
-    Artifact,
+from services.client.attempt_schemas import (
     Assignment,
     AttemptStatus,
     AttemptSuccess,
     CheckpointRef,
     Heartbeat,
-    Job,
-    JobKind,
-    JobSubmission,
-    JsonObject,
     PhaseUsage,
-    Progress,
     Usage,
 )
+from services.client.schemas import Artifact, Job, JobKind, JobSubmission, JsonObject, Progress
 from services.storage.artifacts import keep_blob, record_blob
 from services.storage.attempts import open_attempt
 from services.storage.blob_store import BlobStore

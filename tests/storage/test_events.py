@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from services import workers
-from services.client.schemas import USAGE, Event
+from services.client.attempt_schemas import USAGE
+from services.client.schemas import Event
 from services.storage.database import Database
 from services.storage.events import SERVICE_KINDS, count_events
 from services.storage.jobs import request_cancel

@@ -13,17 +13,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from services.client.schemas import (
-    AttemptSuccess,
-    FailureClass,
-    Heartbeat,
-    InvalidField,
-    JobKind,
-    JobState,
-    Limits,
-    ProjectLimits,
-    Reason,
-)
+from services.client.attempt_schemas import AttemptSuccess, Heartbeat
+from services.client.schemas import FailureClass, InvalidField, JobKind, JobState, Limits, ProjectLimits, Reason
 from services.storage.attempts import lose_attempt, stop_where_projects_have_no_hours_left
 from services.storage.database import Database, database_now, open_database
 from services.storage.errors import Conflict, LeaseLost

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from services.client.schemas import FailureClass, Heartbeat, JobKind, JobState, Limits, Reason
+from services.client.attempt_schemas import Heartbeat
+from services.client.schemas import FailureClass, JobKind, JobState, Limits, Reason
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
 from services.storage.errors import Conflict

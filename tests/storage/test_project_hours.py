@@ -5,7 +5,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from services.client.schemas import Heartbeat, JobKind, JobState, Limits, ProjectLimits
+from services.client.attempt_schemas import Heartbeat
+from services.client.schemas import JobKind, JobState, Limits, ProjectLimits
 from services.storage.attempts import lose_attempt, stop_where_projects_have_no_hours_left
 from services.storage.counts import count
 from services.storage.database import Database

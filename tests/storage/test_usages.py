@@ -1,6 +1,7 @@
 """What jobs have taken, as their attempts said."""
 
-from services.client.schemas import USAGE, JobKind, Usage, WorkerEvent
+from services.client.attempt_schemas import USAGE, Usage, WorkerEvent
+from services.client.schemas import JobKind
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database
 from services.storage.usages import recently_started, usages_of

@@ -6,15 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from services.client.schemas import (
-    AttemptSuccess,
-    FailureClass,
-    Heartbeat,
-    JobKind,
-    JobState,
-    Reason,
-    WorkerEvent,
-)
+from services.client.attempt_schemas import AttemptSuccess, Heartbeat, WorkerEvent
+from services.client.schemas import FailureClass, JobKind, JobState, Reason
 from services.storage.attempts import (
     RETRIES,
     live_attempts,

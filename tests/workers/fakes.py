@@ -9,7 +9,8 @@ from tempfile import TemporaryFile
 
 from fasterseg_core.checkpoint import CheckpointKind, load
 from fasterseg_core.reports import EpochReport, StepReport
-from services.client.schemas import AttemptSuccess, CheckpointRef, JobKind, JsonObject, Progress, ResolvedInputs
+from services.client.attempt_schemas import AttemptSuccess, CheckpointRef, ResolvedInputs
+from services.client.schemas import JobKind, JsonObject, Progress
 from services.workers.job import Job
 
 SEARCH = CheckpointKind.SEARCH

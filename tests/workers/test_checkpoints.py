@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from fasterseg_core.checkpoint import CheckpointError, CheckpointKind, pack
+from services.client.attempt_schemas import CheckpointRef
 from services.client.errors import CorruptArtifactError, ProblemError, StoreError
-from services.client.schemas import CheckpointRef, FailureClass, Problem
+from services.client.schemas import FailureClass, Problem
 from services.workers.checkpoints import SECONDS_WITHIN_EPOCH, Rhythm, resume
 from services.workers.execution import reason_for
 from tests.clock import FakeClock

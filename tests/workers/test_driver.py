@@ -1,6 +1,7 @@
 import pytest
 
-from services.client.schemas import Assignment, JobKind, ResolvedInputs
+from services.client.attempt_schemas import Assignment, ResolvedInputs
+from services.client.schemas import JobKind
 from services.workers.driver import held_devices, needed_resources
 
 CPU_CLUSTER = {"CPU": 8.0, "profiler": 1.0}

@@ -11,7 +11,8 @@ from fasterseg_core.latency_table import LatencyTable, estimate
 from fasterseg_core.network import SegmentationNetwork, save_network
 from fasterseg_core.operator_specs import architecture_specs
 from services.client.attempt import AttemptClient
-from services.client.schemas import JobKind, JsonObject, ResolvedInputs
+from services.client.attempt_schemas import ResolvedInputs
+from services.client.schemas import JobKind, JsonObject
 from services.profiler.engines import open_runner
 from services.profiler.table_builder import fingerprint
 from services.workers.export import Prediction, run

@@ -10,7 +10,7 @@ import torch
 
 from fasterseg_core.latency_table import LatencyTable
 from services.client.attempt import AttemptClient
-from services.client.schemas import AttemptSuccess, CheckpointRef
+from services.client.attempt_schemas import AttemptSuccess, CheckpointRef
 from services.profiler.table_builder import build_table
 from services.workers.measured_table import measure_table
 from services.workers.outputs import json_object

@@ -9,7 +9,8 @@ from fasterseg_core.config import DatasetName, ProfileConfig
 from fasterseg_core.latency_table import LatencyTable, RowState
 from fasterseg_core.operator_specs import space_specs
 from fasterseg_core.search_space import Resolution, SearchSpace
-from services.client.schemas import CheckpointRef, FailureClass, ResolvedInputs
+from services.client.attempt_schemas import CheckpointRef, ResolvedInputs
+from services.client.schemas import FailureClass
 from services.profiler.protocol import MeasurementProgress
 from services.profiler.table_builder import build_table
 from services.workers.execution import reason_for

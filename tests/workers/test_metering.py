@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.client.schemas import AttemptSuccess, FailureClass, JsonObject, PhaseUsage, Progress, Reason, Usage
+from services.client.attempt_schemas import AttemptSuccess, PhaseUsage, Usage
+from services.client.schemas import FailureClass, JsonObject, Progress, Reason
 from services.workers.metering import Meter, MeteredAttempt, device_name
 from services.workers.stages import Stages
 from tests.client.fake_control_plane import SUBMISSION_ID, TOKEN, FakeControlPlane, serving

@@ -2,17 +2,17 @@
 
 from fastapi import APIRouter, status
 
-from services.client.schemas import (
+from services.client.attempt_schemas import (
     Assignment,
     AttemptFailure,
     AttemptStatus,
     AttemptSuccess,
     CheckpointRef,
     Heartbeat,
-    SubmissionId,
     TicketRedemption,
     WorkerEvents,
 )
+from services.client.schemas import SubmissionId
 from services.control_plane.dependencies import MAKES_RUNNABLE, Token, WorkerSession
 from services.storage import worker_writes
 

@@ -176,9 +176,13 @@ def claim_job(session: Session, per_project: int | None = None) -> JobRow | None
 
 
 def release_children(session: Session, job: JobRow, now: datetime) -> None:
-    """Notes when the jobs that wait for a job could run at the earliest: now that it has succeeded."""
-    children = select(JobEdgeRow.child).where(JobEdgeRow.parent == job.id)
-    session.execute(update(JobRow).where(JobRow.id.in_(children)).values(runnable_at=now))
+    """Notes when the jobs that wait for a job could run at the earliest: now that it has succeeded.
+
+    They are locked in the order of their submission, as by all who lock several.
+    """
+    children = select(JobRow).join(JobEdgeRow, JobEdgeRow.child == JobRow.id).where(JobEdgeRow.parent == job.id)
+    for child in session.scalars(children.order_by(JobRow.number).with_for_update(of=JobRow)):
+        child.runnable_at = now
 
 
 def longest_wait_seconds(session: Session) -> float:

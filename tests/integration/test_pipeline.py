@@ -82,13 +82,17 @@ def recorded(client: FasterSegClient, job: Job, folder: Path) -> dict[str, list[
 def kill_worker(job: Job) -> None:
     """SIGKILL to the Ray task of a job, found by the title that Ray gives it."""
     title = f"ray::{job.kind} {job.id}".encode()
-    pids = [
-        int(folder.name)
-        for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(title)
-    ]
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if command_line(folder).startswith(title)]
     assert len(pids) == 1
     os.kill(pids[0], signal.SIGKILL)
+
+
+def command_line(process: Path) -> bytes:
+    """That of a process, by its folder; nothing where it has ended meanwhile."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def checkpoints(client: FasterSegClient, job: Job) -> list[str]:

@@ -4,7 +4,9 @@ The driver redeems, because only then is the job's kind known, and because it ke
 The assignment goes on to the task as an argument, through Ray's memory: no list of Ray's shows it.
 """
 
+import json
 import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ MEASURING = (JobKind.PROFILE, JobKind.EXPORT)
 GPU_ENGINES = ("tensorrt", "torch_cuda")
 PROFILER = 0.9  # of a node's one: a single job measures at a time, and the Serve app keeps its share
 POLL_SECONDS = 1.0
+RAYS_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # the variable in which Ray tells a driver of its job
 
 FINISHED = 0
 UNREPORTED = 1
@@ -65,7 +68,7 @@ def _drive(settings: Settings, traces: "Traces | None") -> int:
         assignment, waiting = redeem(
             settings.control_plane_url, settings.submission_id, settings.ticket, traceparent=settings.traceparent
         )
-        ray.init(address="auto", logging_level=logging.WARNING)
+        _join_cluster()
         resources = needed_resources(assignment, settings.job_cpus, ray.cluster_resources())
         _log.info("begun", extra={"kind": assignment.kind.value, "needs": resources})
         with waiting, _span(traces, "wait for a machine", settings):
@@ -77,6 +80,16 @@ def _drive(settings: Settings, traces: "Traces | None") -> int:
     except LeaseLost as error:
         _log.warning("lease lost", extra={"error": str(error)})
         return FINISHED
+
+
+def _join_cluster() -> None:
+    """Joins as a job whose tasks do not inherit what this process was told, the ticket among it.
+
+    Ray keeps processes ready for tasks without variables of their own; for others it starts one, which takes a second.
+    """
+    if RAYS_JOB in os.environ:
+        os.environ[RAYS_JOB] = json.dumps({**json.loads(os.environ[RAYS_JOB]), "runtime_env": {}})
+    ray.init(address="auto", logging_level=logging.WARNING)
 
 
 def _span(traces: "Traces | None", name: str, settings: Settings) -> AbstractContextManager[object]:
@@ -108,7 +121,7 @@ def _run(
     assignment: Assignment, settings: Settings, group: PlacementGroup, resources: dict[str, float], first_event: int
 ) -> int:
     task = ray.remote(_attempt).options(
-        name=f"{assignment.kind} {assignment.job}",
+        name=f"{assignment.kind} {settings.submission_id}",
         max_retries=0,
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0),

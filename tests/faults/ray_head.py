@@ -1,6 +1,7 @@
 """A real Ray head that can be killed in parts and started again at the same address, and the jobs that run there."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -116,17 +117,19 @@ def service_on_ray(folder: Path, head: RayHead) -> Iterator[Service]:
 
 def _program(pid: int) -> str:
     """What a process runs, by its name; none where it is gone."""
-    try:
-        return Path((Path("/proc") / str(pid) / "cmdline").read_text().split("\0")[0]).name
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    return Path(_of_process(pid, "cmdline").decode().split("\0")[0]).name
 
 
 def _submission(pid: int) -> list[str]:
-    """The attempt that a driver works for, from its environment."""
-    mark = b"FASTERSEG_SUBMISSION_ID="
+    """The attempt that a driver works for, from its environment, or a task, from the title that Ray gives it."""
+    of_driver = re.findall(rb"FASTERSEG_SUBMISSION_ID=([^\0]*)", _of_process(pid, "environ"))
+    of_task = re.findall(rb"^ray::\w+ ([^\0]*)", _of_process(pid, "cmdline"))
+    return [name.decode() for name in of_driver + of_task]
+
+
+def _of_process(pid: int, what: str) -> bytes:
+    """What Linux tells of a process; nothing where it is gone."""
     try:
-        variables = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
+        return (Path("/proc") / str(pid) / what).read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [variable.removeprefix(mark).decode() for variable in variables if variable.startswith(mark)]
+        return b""

@@ -81,10 +81,10 @@ def recorded(client: FasterSegClient, job: Job, folder: Path) -> dict[str, list[
 
 def kill_worker(job: Job) -> None:
     """SIGKILL to the Ray task of a job, found by the title that Ray gives it."""
-    title = f"ray::{job.kind} {job.id}".encode()
-    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if command_line(folder).startswith(title)]
-    assert len(pids) == 1
-    os.kill(pids[0], signal.SIGKILL)
+    title = f"ray::{job.kind} fasterseg-{job.id}-{job.epoch}".encode()
+    [task] = [folder for folder in Path("/proc").glob("[0-9]*") if command_line(folder).startswith(title)]
+    assert b"FASTERSEG_TICKET" not in (task / "environ").read_bytes()  # or Ray had no process ready for it
+    os.kill(int(task.name), signal.SIGKILL)
 
 
 def command_line(process: Path) -> bytes:

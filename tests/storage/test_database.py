@@ -61,6 +61,12 @@ def test_sqlite_keeps_a_write_ahead_log(database: Database):
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_postgresql_compiles_no_query(database: Database):
+    with database.reading() as session:
+        assert session.execute(text("SHOW jit")).scalar_one() == "off"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_both_ends_give_up_a_silent_connection_to_postgresql(database: Database):
     with database.reading() as session:
         of_server = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import and_, exists, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from services.client.schemas import FailureClass, JobKind, JobState, Reason
 from services.storage.database import database_now
@@ -18,7 +18,7 @@ from services.storage.errors import NotFound
 from services.storage.events import add_event, submitting_span
 from services.storage.jobs import cancel_job, fail_job, locked_job, move
 from services.storage.limits import has_no_hours_left_in_its_project, used_up_projects
-from services.storage.tables import AttemptOutcome, AttemptRow, JobRow
+from services.storage.tables import AttemptOutcome, AttemptRow, CheckpointRow, JobRow
 
 LEASE_SECONDS = 60
 RETRIES = {
@@ -243,8 +243,12 @@ def secret_digest(secret: str) -> str:
 
 
 def _count_failures(session: Session, job: str, failure: FailureClass) -> int:
+    """The failures of a class since the job last got further: from the attempt on that made its newest checkpoint."""
+    maker = aliased(AttemptRow)
+    made = select(func.max(maker.epoch)).join(CheckpointRow, CheckpointRow.attempt == maker.submission_id)
+    last = func.coalesce(made.where(CheckpointRow.job == job).scalar_subquery(), 0)
     same = AttemptRow.failure["failure"].as_string() == failure.value
-    return session.scalar(select(func.count()).where(AttemptRow.job == job, same)) or 0
+    return session.scalar(select(func.count()).where(AttemptRow.job == job, same, AttemptRow.epoch >= last)) or 0
 
 
 def _dispatch(session: Session, attempt: AttemptRow, job: JobRow, ticket: str) -> Dispatch:

@@ -320,6 +320,25 @@ def test_each_class_of_failure_has_its_own_budget(database: Database, failure: F
     assert (shown.state, shown.reason, shown.epoch) == (JobState.FAILED, reason, RETRIES[failure] + 1)
 
 
+def test_a_job_that_gets_further_has_its_whole_budget_again(database: Database):
+    job = a_job(database)
+    reason = Reason(failure=FailureClass.OUT_OF_MEMORY, message="again")
+
+    def ended(body: bytes | None) -> JobState:
+        """What a job is after an attempt that made a checkpoint, or none, and failed."""
+        worker = a_started_worker(database)
+        with database.writing.begin() as session:
+            if body is not None:
+                a_blob(session, body)
+                add_checkpoint(session, worker.submission_id, worker.token, a_checkpoint(body))
+            fail(session, worker.submission_id, worker.token, reason)
+            end_backoff(session)
+            return find_job(session, job).state
+
+    bodies = [b"first", b"second", b"third", None]
+    assert [ended(body) for body in bodies] == [JobState.QUEUED] * 3 + [JobState.FAILED]
+
+
 def test_failing_after_a_request_to_cancel_cancels(database: Database):
     job = a_job(database)
     worker = a_started_worker(database)

@@ -12,7 +12,18 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
 from .architecture_diff import architecture_diff
-from .cli_connection import DEFAULT_URL, FAILED, AsJson, Url, first_error, print_json, service, watch_to_the_end
+from .cli_connection import (
+    DEFAULT_URL,
+    FAILED,
+    AsJson,
+    Url,
+    first_error,
+    json_object,
+    print_json,
+    sent_object,
+    service,
+    watch_to_the_end,
+)
 from .cli_programs import TO_ANOTHER_PROGRAM, run_core, run_service
 from .client import FasterSegClient, SubmissionOptions
 from .display import job_details, job_table
@@ -62,7 +73,7 @@ DeadlineOption = Annotated[
 def submit(
     kind: Annotated[JobKind, typer.Argument(metavar="KIND", help="profile, search, retrain, evaluate or export.")],
     spec: Annotated[
-        typer.FileText | None,
+        typer.FileBinaryRead | None,
         typer.Option(metavar="FILE", help="JSON file with the job's configuration; - reads standard input."),
     ] = None,
     settings: Annotated[
@@ -270,12 +281,13 @@ def diff_architectures(
 
 @arch_app.command("add")
 def add_architecture(
-    file: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add an architecture to the service and print its id, for inputs.architecture of a retrain job."""
+    document = sent_object(file)
     with service(url) as client:
-        typer.echo(client.add_architecture(TypeAdapter(JsonObject).validate_json(file.read())).id)
+        typer.echo(client.add_architecture(document).id)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
@@ -292,21 +304,16 @@ def _document(client: FasterSegClient, name: str) -> JsonObject:
     if re.fullmatch("[0-9a-f]{64}", name):
         return client.architecture(name).document
     try:
-        return TypeAdapter(JsonObject).validate_json(Path(name).read_bytes())
+        return json_object(name, Path(name).read_bytes())
     except OSError as error:
         raise typer.BadParameter(f"{name!r} is neither an architecture's id nor a file: {error.strerror}") from error
-    except ValidationError as error:
-        raise typer.BadParameter(f"{name}: not a JSON object: {error.errors()[0]['msg']}") from error
 
 
-def _configuration(spec: typer.FileText | None, settings: list[str]) -> JsonObject:
+def _configuration(spec: typer.FileBinaryRead | None, settings: list[str]) -> JsonObject:
     """The configuration in the file, with single fields set."""
     configuration: JsonObject = {}
     if spec is not None:
-        try:
-            configuration = TypeAdapter(JsonObject).validate_json(spec.read())
-        except ValidationError as error:
-            raise typer.BadParameter(f"not a JSON object: {error.errors()[0]['msg']}", param_hint="--spec") from error
+        configuration = sent_object(spec)
     for setting in settings:
         path, value = _pair(setting, "--set")
         *parents, last = path.split(".")

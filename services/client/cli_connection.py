@@ -2,21 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import httpx
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 
 from .client import FasterSegClient
 from .credentials import find_token
-from .errors import FasterSegError
+from .errors import FasterSegError, UnreachableError
 from .progress import title, watch
-from .schemas import Job, JobState
+from .schemas import Job, JobState, JsonObject
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-FAILED = 1  # the job failed or was cancelled, or the service refused or could not be reached
+FAILED = 1  # the job failed or was cancelled, or the service refused
+UNREACHABLE = 3  # nothing is known of the job
 
 
 def _address(url: str) -> str:
@@ -41,14 +42,14 @@ def service(url: str) -> Iterator[FasterSegClient]:
     """The client of the service; what it refuses is printed, and ends the program."""
     try:
         token = find_token(url)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(f"the token cannot be read: {error}") from error
     with FasterSegClient(url, token=token) as client:
         try:
             yield client
         except FasterSegError as error:
             say(str(error))
-            raise typer.Exit(FAILED) from error
+            raise typer.Exit(UNREACHABLE if isinstance(error, UnreachableError) else FAILED) from error
         except ValidationError as error:  # of what we were about to send
             raise typer.BadParameter(first_error(error)) from error
 
@@ -63,6 +64,19 @@ def watch_to_the_end(client: FasterSegClient, job_id: str, as_json: bool) -> Job
     if job.reason is not None:
         say(f"{title(job)} failed ({job.reason.failure}): {job.reason.message}")
     raise typer.Exit(FAILED)
+
+
+def json_object(name: str, content: str | bytes) -> JsonObject:
+    """The JSON object in a file; anything else ends the program, with the file's name."""
+    try:
+        return TypeAdapter(JsonObject).validate_json(content)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{name}: not a JSON object: {error.errors()[0]['msg']}") from error
+
+
+def sent_object(file: BinaryIO) -> JsonObject:
+    """The JSON object in a file that was opened, or in what is typed or piped in; as `json_object`."""
+    return json_object(getattr(file, "name", "standard input"), file.read())
 
 
 def first_error(error: ValidationError) -> str:

@@ -198,7 +198,8 @@ class FasterSegClient:
         """What the job prints, piece by piece, until it ends; a new attempt begins with its whole log."""
         printed = ""
         while True:
-            is_final = self.job(job_id).state.is_final  # read first, so that the last lines are not missed
+            job = parsed(Job, self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS))
+            is_final = job.state.is_final  # read first, so that the last lines are not missed
             log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
             if piece := log.removeprefix(printed):
                 yield piece

@@ -1,6 +1,7 @@
 """The token that the command line shows: from the environment, or of a service that was started in this folder."""
 
 import os
+import re
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,18 @@ def find_token(url: str) -> str | None:
 
     Raises:
         OSError: the file that holds it cannot be read.
+        ValueError: what is there can be no token.
     """
     if token := os.environ.get(TOKEN):
-        return token
+        return _checked(token, TOKEN)
     if file := os.environ.get(TOKEN_FILE):
-        return Path(file).read_text().strip()
+        return _checked(Path(file).read_text(errors="replace"), file)
     if httpx.URL(url).host in LOCAL_HOSTS and LOCAL_FILE.is_file():
-        return LOCAL_FILE.read_text().strip()
+        return _checked(LOCAL_FILE.read_text(errors="replace"), str(LOCAL_FILE))
     return None
+
+
+def _checked(token: str, place: str) -> str:
+    if re.fullmatch(r"[ -~]+", token.strip()) is None:
+        raise ValueError(f"{place} holds no token, which is one line of ASCII characters")
+    return token.strip()

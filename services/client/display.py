@@ -10,6 +10,8 @@ from rich.text import Text
 from .progress import status
 from .schemas import Job, JsonObject, ProjectRecord
 
+STATE_LENGTH = 100  # in a list; `show` has the whole reason of a failure
+
 
 def job_table(jobs: Iterable[Job]) -> Table:
     """One row for each job."""
@@ -18,7 +20,9 @@ def job_table(jobs: Iterable[Job]) -> Table:
         table.add_column(column, no_wrap=True)
     table.add_column("STATE", overflow="fold")
     for job in jobs:
-        values = (job.id, job.kind, job.name or "", f"{job.created_at:%Y-%m-%d %H:%M}", status(job))
+        state = status(job)
+        state = state if len(state) <= STATE_LENGTH else f"{state[: STATE_LENGTH - 4]} ..."
+        values = (job.id, job.kind, job.name or "", f"{job.created_at:%Y-%m-%d %H:%M}", state)
         table.add_row(*(Text(value) for value in values))
     return table
 

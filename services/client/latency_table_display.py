@@ -11,7 +11,7 @@ from .latency_table import Fingerprint, LatencyTable
 from .schemas import LatencyTableSummary
 
 SHORT = 12  # digits of an id that people read
-LIST_WIDTH = 104  # at least, for a list with nothing cut off; narrower terminals wrap it
+LIST_WIDTH = 106  # at least, for a list with nothing cut off; narrower terminals wrap it
 
 
 def table_list(summaries: Iterable[LatencyTableSummary]) -> Table:

@@ -8,7 +8,19 @@ import typer
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
-from .cli_connection import DEFAULT_URL, FAILED, AsJson, Url, first_error, print_json, say, service, watch_to_the_end
+from .cli_connection import (
+    DEFAULT_URL,
+    FAILED,
+    AsJson,
+    Url,
+    first_error,
+    json_object,
+    print_json,
+    say,
+    sent_object,
+    service,
+    watch_to_the_end,
+)
 from .cli_programs import TO_ANOTHER_PROGRAM, run_core
 from .client import FasterSegClient
 from .latency_table import LatencyTable, canonical_json, merged_table, table_digest
@@ -175,11 +187,11 @@ def merge(
 
 @lut_app.command()
 def add(
-    file: Annotated[typer.FileText, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add a latency table to the service, for example an imported one, and print its id."""
-    document = _object(file.name, file.read())
+    document = sent_object(file)
     with service(url) as client:
         typer.echo(client.add_latency_table(document).id)
 
@@ -214,17 +226,10 @@ def _document(client: FasterSegClient, name: str) -> JsonObject:
     """The table in a file, or else the one of an id."""
     if Path(name).exists():
         try:
-            return _object(name, Path(name).read_bytes())
+            return json_object(name, Path(name).read_bytes())
         except OSError as error:
             raise typer.BadParameter(f"{name}: {error.strerror}") from error
     return client.latency_table(_table_id(client, name))
-
-
-def _object(name: str, text: str | bytes) -> JsonObject:
-    try:
-        return TypeAdapter(JsonObject).validate_json(text)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{name}: not a JSON object: {error.errors()[0]['msg']}") from error
 
 
 def _table(name: str, document: JsonObject) -> LatencyTable:

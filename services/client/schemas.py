@@ -10,9 +10,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     StringConstraints,
+    Tag,
 )
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -358,10 +360,16 @@ class Estimate(Schema):
     operators: list[OperatorLatency] | None = None
 
 
+ArchitectureOrId = Annotated[
+    Annotated[Sha256, Tag("id")] | Annotated[SentObject, Tag("document")],
+    Discriminator(lambda sent: "id" if isinstance(sent, str) else "document"),
+]
+
+
 class EstimateRequest(Schema):
     """The architectures to estimate, each by id or as a document."""
 
-    architectures: list[Sha256 | SentObject] = Field(min_length=1, max_length=1000)
+    architectures: list[ArchitectureOrId] = Field(min_length=1, max_length=1000)
     breakdown: bool = False  # operator by operator as well
 
 

@@ -10,6 +10,8 @@ from rich.text import Text
 from .cli_connection import DEFAULT_URL, AsJson, Url, print_json, say, service
 from .schemas import Scope, TokenPage, TokenRecord
 
+ID_LENGTH = 12
+
 token_app = typer.Typer(no_args_is_help=True, help="Tokens: make, list, revoke.")
 
 
@@ -37,8 +39,9 @@ def list_(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         print_json(TokenPage(items=tokens))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("ID", "NAME", "SCOPE", "CREATED BY", "LAST USED", ""):
-        table.add_column(column, no_wrap=True)
+    table.add_column("ID", no_wrap=True, min_width=ID_LENGTH)
+    for column in ("NAME", "SCOPE", "CREATED BY", "LAST USED", ""):
+        table.add_column(column, overflow="fold")
     for token in tokens:
         used = "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}"
         table.add_row(token.id, Text(token.name), token.scope, Text(token.created_by or ""), used, _end(token))

@@ -173,7 +173,7 @@ def test_an_unreachable_service_is_named_with_the_fix(plane: FakeControlPlane, r
 
     result = run("list")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert f"cannot reach the FasterSeg service at {plane.url}" in result.stderr
     assert "fasterseg up" in result.stderr
 
@@ -205,6 +205,19 @@ def test_a_spec_that_is_no_json_object_is_wrong_usage(plane: FakeControlPlane, r
 
     assert (result.exit_code, plane.requests) == (2, [])
     assert "not a JSON object" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("submit", "search", "--spec"), ("arch", "add"), ("lut", "add")])
+def test_a_file_that_is_no_text_is_wrong_usage(
+    plane: FakeControlPlane, run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "binary"
+    file.write_bytes(b"\x7fELF\xff\xfe")
+
+    result = run(*command, str(file))
+
+    assert (result.exit_code, plane.requests) == (2, [])
+    assert "binary: not a JSON object" in result.stderr.replace("\n", "")
 
 
 def test_list_shows_a_line_for_each_job(plane: FakeControlPlane, run: Run) -> None:

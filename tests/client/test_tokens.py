@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from services.client.cli import app
 from services.client.client import FasterSegClient
 from services.client.credentials import LOCAL_FILE, TOKEN, TOKEN_FILE, find_token
 from services.client.schemas import TokenPage
@@ -99,7 +101,29 @@ def test_a_token_whose_answer_is_lost_is_not_made_twice(plane: FakeControlPlane,
 
     result = run("token", "create", "release gate")
 
-    assert (result.exit_code, plane.requests) == (1, ["POST /tokens"])
+    assert (result.exit_code, plane.requests) == (3, ["POST /tokens"])
+
+
+@pytest.mark.parametrize("token", ["\xe4", "two\nlines", " "])
+def test_what_can_be_no_token_is_wrong_usage(
+    plane: FakeControlPlane, run: Run, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv(TOKEN, token)
+
+    result = run("list")
+
+    assert (result.exit_code, plane.requests) == (2, [])
+    assert f"{TOKEN} holds no token" in result.stderr
+    assert token == " " or token not in result.stderr
+
+
+def test_ids_are_whole_in_a_narrow_terminal(plane: FakeControlPlane, run: Run) -> None:
+    run("token", "create", "release gate", "--days", "90")
+    (token_id,) = plane.tokens
+
+    listed = CliRunner().invoke(app, ["token", "list"], env={"FASTERSEG_URL": plane.url, "COLUMNS": "60"})
+
+    assert token_id in listed.stdout
 
 
 def test_tokens_are_listed_and_revoked(plane: FakeControlPlane, run: Run) -> None:

@@ -87,10 +87,11 @@ def main(
 @contextmanager
 def _service(settings: Settings, keep: bool, console: Console) -> Iterator[FasterSegClient]:
     console.print(f"starting the service; its logs are in {settings.state / 'logs'}", soft_wrap=True, highlight=False)
+    was_up = instance.status(settings.state, lambda _: None)
     try:
         instance.up(settings, console.print)
     except instance.StartError as error:
-        console.print(f"fasterseg: {error}", soft_wrap=True, highlight=False)
+        console.print(f"fasterseg: {error}", soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(1) from error
     try:
         console.print(f"API {settings.url}/docs   Ray dashboard {settings.dashboard_url}", soft_wrap=True)
@@ -99,7 +100,7 @@ def _service(settings: Settings, keep: bool, console: Console) -> Iterator[Faste
         with FasterSegClient(settings.url, token=settings.api_token_file.read_text()) as client:
             yield client
     finally:
-        if not keep:
+        if not keep and not was_up:
             instance.down(settings.state, console.print)
 
 
@@ -169,7 +170,8 @@ def _stop_at_failure(finished: dict[str, Job], client: FasterSegClient, console:
     for job in finished.values():
         if job.state is not JobState.SUCCEEDED:
             reason = job.reason.message if job.reason else job.state
-            console.print(f"the {job.kind} job {job.id} did not succeed: {reason}", soft_wrap=True, highlight=False)
+            message = f"the {job.kind} job {job.id} did not succeed: {reason}"
+            console.print(message, soft_wrap=True, markup=False, highlight=False)
             console.print(client.logs(job.id), markup=False, highlight=False)
             raise typer.Exit(1)
 

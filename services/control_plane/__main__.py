@@ -12,6 +12,7 @@ from datetime import timedelta
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from services.control_plane.app import create_app
 from services.control_plane.collection_loop import collect_until
@@ -36,12 +37,25 @@ def main() -> None:
     """Serves, or compares: rows with the store, `fsck`, or the schema with the tables that are declared."""
     parser = argparse.ArgumentParser(prog="python -m services.control_plane")
     parser.add_argument("command", nargs="?", choices=["serve", "fsck", "check-schema"], default="serve")
-    match parser.parse_args().command:
+    command = parser.parse_args().command
+    settings = _settings()
+    match command:
         case "fsck":
-            sys.exit(fsck(Settings()))
+            sys.exit(fsck(settings))
         case "check-schema":
-            sys.exit(check_schema(Settings()))
-    _serve(Settings())
+            sys.exit(check_schema(settings))
+    _serve(settings)
+
+
+def _settings() -> Settings:
+    """Those of the environment; where some are missing or wrong, their names end the program, without their values."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for item in error.errors():
+            name = "_".join(["FASTERSEG", *map(str, item["loc"])]).upper()
+            print(f"{name}: {item['msg']}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _serve(settings: Settings) -> None:

@@ -108,9 +108,14 @@ async def _domain_error(_: Request, error: Exception) -> JSONResponse:
     return problem(error.status, error.detail, title=error.title, errors=error.fields, headers=headers)
 
 
-async def _validation_error(_: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fields = [invalid_field(item["msg"], *_place(item["loc"])) for item in error.errors()]
+    is_whole_body = any(item["loc"] == ("body",) for item in error.errors())
+    if is_whole_body and "json" not in request.headers.get("Content-Type", ""):
+        fields = [
+            invalid_field("is taken for JSON with the header Content-Type: application/json alone: send it", "body")
+        ]
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, described(fields), title="Invalid request", errors=fields)
 
 

@@ -27,7 +27,7 @@ from services.client.schemas import JobKind, JobState, JobSubmission, JsonObject
 from services.storage.database import database_now
 from services.storage.documents import find_architecture, find_latency_table, parse_latency_table
 from services.storage.errors import Conflict, InvalidRequest, NotFound
-from services.storage.jobs import NewJob, find_job, insert_job, locked_job, submitted_before
+from services.storage.jobs import HOW_IT_ENDED, NewJob, find_job, insert_job, locked_job, submitted_before
 from services.storage.projects import project_of
 from services.storage.tables import JobRow
 from services.storage.views import show_job
@@ -152,7 +152,7 @@ def _parents(session: Session, after: list[str], find: Callable[[Session, str], 
             raise InvalidRequest.at(f"after.{after.index(job_id)}", error.detail) from error
     for parent in parents:
         if parent.state in (JobState.FAILED, JobState.CANCELLED):
-            raise Conflict(f"job {parent.id} in `after` has {parent.state}, so this one could never run")
+            raise Conflict(f"job {parent.id} in `after` {HOW_IT_ENDED[parent.state]}, so this one could never run")
     return parents
 
 

@@ -26,6 +26,12 @@ LEGAL_MOVES = {
     JobState.RUNNING: (JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
 }
 
+HOW_IT_ENDED = {
+    JobState.SUCCEEDED: "has succeeded",
+    JobState.FAILED: "has failed",
+    JobState.CANCELLED: "was cancelled",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
@@ -222,7 +228,7 @@ def request_cancel(session: Session, job_id: str) -> JobRow:
     job = locked_job(session, job_id)
     now = database_now(session)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
-        raise Conflict(f"job {job_id} has {job.state} already")
+        raise Conflict(f"job {job_id} {HOW_IT_ENDED[job.state]} already")
     if job.cancel_requested_at is None and job.state is not JobState.CANCELLED:
         job.cancel_requested_at = now
         add_event(session, job, "cancel_requested", {}, now)
@@ -290,7 +296,7 @@ def _pause(session: Session, job: JobRow, why: JsonObject, now: datetime) -> Non
 def _unfinished(session: Session, job_id: str) -> JobRow:
     job = locked_job(session, job_id)
     if job.state.is_final:
-        raise Conflict(f"job {job_id} is {job.state}")
+        raise Conflict(f"job {job_id} {HOW_IT_ENDED[job.state]}")
     return job
 
 
@@ -315,4 +321,5 @@ def _children(session: Session, job: JobRow) -> list[tuple[int, str, str]]:
     """Number and id of every job that waits for one that has ended, in their order, with what to tell them."""
     children = select(JobRow.number, JobRow.id).join(JobEdgeRow, JobEdgeRow.child == JobRow.id)
     rows = session.execute(children.where(JobEdgeRow.parent == job.id).order_by(JobRow.number))
-    return [(number, child, f"job {job.id}, which this one waits for, {job.state}") for number, child in rows]
+    message = f"job {job.id}, which this one waits for, {HOW_IT_ENDED[job.state]}"
+    return [(number, child, message) for number, child in rows]

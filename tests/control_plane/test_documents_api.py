@@ -233,6 +233,14 @@ def test_a_missing_operator_is_named(api: TestClient, database, profiler: FakePr
     assert response.json()["detail"] == detail
 
 
+@pytest.mark.parametrize(("sent", "kind"), [("x", "id"), (3, "document")])
+def test_what_is_neither_an_id_nor_an_architecture_is_named(api: TestClient, sent: object, kind: str):
+    response = api.post(f"latency-tables/{'0' * 64}/estimates", json={"architectures": [sent]})
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [f"architectures.0.{kind}"]
+
+
 def test_estimates_of_an_unknown_table_are_not_found(api: TestClient):
     path = f"latency-tables/{'0' * 64}/estimates"
 

@@ -45,6 +45,15 @@ def test_a_refusal_is_a_problem_without_an_echo(api: TestClient, method: str, pa
     assert CANARY not in response.text
 
 
+def test_a_body_that_is_not_declared_as_json_is_told_how(api: TestClient):
+    response = api.post("jobs", content='{"kind": "profile"}', headers={"Content-Type": "text/plain"})
+
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(
+        "body: is taken for JSON with the header Content-Type: application/json"
+    )
+
+
 def test_a_declared_body_over_the_limit_is_refused(api: TestClient):
     response = api.post("jobs", content=b"x" * 100_001, headers={"Content-Type": "application/json"})
 

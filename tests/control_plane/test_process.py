@@ -110,3 +110,12 @@ def test_a_comparison_serves_nothing_and_makes_nothing(tmp_path: Path, command: 
     missing = f"not compared: FASTERSEG_STATE_FOLDER: there is no {tmp_path}/elsewhere/fasterseg.db\n"
     assert (done.returncode, done.stderr) == (NOT_COMPARED, missing)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_setting_that_is_missing_is_named(tmp_path: Path):
+    variables = environment(tmp_path)
+    del variables["FASTERSEG_PROFILER_TOKEN"]
+
+    result = subprocess.run([*COMMAND, "fsck"], env=variables, capture_output=True, text=True, timeout=60)
+
+    assert (result.returncode, result.stderr) == (2, "FASTERSEG_PROFILER_TOKEN: Field required\n")

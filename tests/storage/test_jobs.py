@@ -123,7 +123,7 @@ def test_a_job_that_is_over_is_neither_paused_nor_resumed(
     with database.writing.begin() as session:
         request_cancel(session, job)
 
-    with database.writing.begin() as session, pytest.raises(Conflict, match="is cancelled"):
+    with database.writing.begin() as session, pytest.raises(Conflict, match="was cancelled"):
         request_(session, job)
 
 
@@ -231,7 +231,7 @@ def test_a_cancelled_job_fails_all_of_a_long_chain(database: Database):
         assert session.scalar(select(func.count()).where(JobRow.state == JobState.FAILED)) == LONG
     assert last.reason == {
         "failure": FailureClass.PARENT_FAILED,
-        "message": f"job {chain[-2]}, which this one waits for, failed",
+        "message": f"job {chain[-2]}, which this one waits for, has failed",
     }
 
 

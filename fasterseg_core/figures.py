@@ -48,7 +48,8 @@ def search_curves(
         axes.tick_params(axis="y", labelcolor=colour)
     _epoch_axis(left)
     lines = [*left.get_lines(), *right.get_lines()]
-    left.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="best")
+    names = [str(line.get_label()) for line in lines]
+    figure.legend(lines, names, fontsize=8, loc="outside upper center", ncols=min(4, len(lines)))  # over neither curve
     return _png(figure)
 
 

@@ -199,7 +199,7 @@ def test_a_job_that_is_over_is_not_touched_by_its_deadline(database: Database):
 
         assert shown(session, job) == before
         assert before.limit_reached is None
-        with pytest.raises(Conflict, match="is succeeded"):
+        with pytest.raises(Conflict, match="has succeeded"):
             resume_job(session, job, Limits(deadline=LATER))
 
 

@@ -19,6 +19,7 @@ from services.storage.folder_store import FolderStore
 from tests.faults.control_plane import Periods
 from tests.faults.counting_worker import FOLDER
 from tests.faults.service import Service, wait_for
+from tests.proc import of_process
 from tests.serving import TOKEN, environment
 
 ROOT = Path(__file__).parents[2]
@@ -117,19 +118,11 @@ def service_on_ray(folder: Path, head: RayHead) -> Iterator[Service]:
 
 def _program(pid: int) -> str:
     """What a process runs, by its name; none where it is gone."""
-    return Path(_of_process(pid, "cmdline").decode().split("\0")[0]).name
+    return Path(of_process(pid, "cmdline").decode().split("\0")[0]).name
 
 
 def _submission(pid: int) -> list[str]:
     """The attempt that a driver works for, from its environment, or a task, from the title that Ray gives it."""
-    of_driver = re.findall(rb"FASTERSEG_SUBMISSION_ID=([^\0]*)", _of_process(pid, "environ"))
-    of_task = re.findall(rb"^ray::\w+ ([^\0]*)", _of_process(pid, "cmdline"))
+    of_driver = re.findall(rb"FASTERSEG_SUBMISSION_ID=([^\0]*)", of_process(pid, "environ"))
+    of_task = re.findall(rb"^ray::\w+ ([^\0]*)", of_process(pid, "cmdline"))
     return [name.decode() for name in of_driver + of_task]
-
-
-def _of_process(pid: int, what: str) -> bytes:
-    """What Linux tells of a process; nothing where it is gone."""
-    try:
-        return (Path("/proc") / str(pid) / what).read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""

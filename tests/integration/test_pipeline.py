@@ -19,6 +19,7 @@ from services.client.client import FasterSegClient
 from services.client.schemas import FailureClass, Job, JobState, JsonObject
 from tests.collector import Collector, ToldSpan
 from tests.integration.conftest import Embedded
+from tests.proc import of_process, processes
 from tests.workers.event_files import reader, scalars
 
 pytestmark = pytest.mark.timeout(600)
@@ -82,17 +83,9 @@ def recorded(client: FasterSegClient, job: Job, folder: Path) -> dict[str, list[
 def kill_worker(job: Job) -> None:
     """SIGKILL to the Ray task of a job, found by the title that Ray gives it."""
     title = f"ray::{job.kind} fasterseg-{job.id}-{job.epoch}".encode()
-    [task] = [folder for folder in Path("/proc").glob("[0-9]*") if command_line(folder).startswith(title)]
-    assert b"FASTERSEG_TICKET" not in (task / "environ").read_bytes()  # or Ray had no process ready for it
-    os.kill(int(task.name), signal.SIGKILL)
-
-
-def command_line(process: Path) -> bytes:
-    """That of a process, by its folder; nothing where it has ended meanwhile."""
-    try:
-        return (process / "cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
+    [pid] = [pid for pid in processes() if of_process(pid, "cmdline").startswith(title)]
+    assert b"FASTERSEG_TICKET" not in of_process(pid, "environ")  # or Ray had no process ready for it
+    os.kill(pid, signal.SIGKILL)
 
 
 def checkpoints(client: FasterSegClient, job: Job) -> list[str]:

@@ -42,13 +42,13 @@ def up(
         cpus=cpus,
     )
     try:
-        running = instance.up(settings, typer.echo)
+        instance.up(settings, typer.echo)
     except instance.StartError as error:
         typer.echo(f"fasterseg: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"API             {running.url}/api/v1   documentation {running.url}/docs")
-    typer.echo(f"API token       in {running.api_token_file}")
-    typer.echo(f"Ray dashboard   {running.dashboard_url}   its token is in {running.token_file}")
+    typer.echo(f"API             {settings.url}/api/v1   documentation {settings.url}/docs")
+    typer.echo(f"API token       in {settings.api_token_file}")
+    typer.echo(f"Ray dashboard   {settings.dashboard_url}   its token is in {settings.token_file}")
 
 
 @app.command()

@@ -87,9 +87,8 @@ def main(
 @contextmanager
 def _service(settings: Settings, keep: bool, console: Console) -> Iterator[FasterSegClient]:
     console.print(f"starting the service; its logs are in {settings.state / 'logs'}", soft_wrap=True, highlight=False)
-    was_up = instance.status(settings.state, lambda _: None)
     try:
-        instance.up(settings, console.print)
+        is_ours = instance.up(settings, console.print)
     except instance.StartError as error:
         console.print(f"fasterseg: {error}", soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(1) from error
@@ -100,7 +99,7 @@ def _service(settings: Settings, keep: bool, console: Console) -> Iterator[Faste
         with FasterSegClient(settings.url, token=settings.api_token_file.read_text()) as client:
             yield client
     finally:
-        if not keep and not was_up:
+        if is_ours and not keep:
             instance.down(settings.state, console.print)
 
 

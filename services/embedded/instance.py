@@ -31,8 +31,8 @@ class StartError(Exception):
     """The service could not be started; nothing of it runs."""
 
 
-def up(settings: Settings, say: Say) -> Settings:
-    """Starts the service where it does not run yet and returns, once it is healthy, what it runs with.
+def up(settings: Settings, say: Say) -> bool:
+    """Starts the service and returns once it is healthy; whether it did not run yet.
 
     Raises:
         StartError: it runs with other settings, a port is taken, a process ended, or it did not become healthy in time.
@@ -42,7 +42,7 @@ def up(settings: Settings, say: Say) -> Settings:
         if run is not None and run.processes and all(is_alive(run, process) for process in run.processes):
             _refuse_other_settings(settings, run.settings)
             say(f"already up (state folder {settings.state})")
-            return run.settings
+            return False
         if run is not None:
             say("cleaning up after a run that ended unexpectedly")
             _end(run)
@@ -59,7 +59,7 @@ def up(settings: Settings, say: Say) -> Settings:
         except BaseException:
             _end(load(settings.state) or run)
             raise
-        return settings
+        return True
 
 
 def _refuse_other_settings(wanted: Settings, running: Settings) -> None:

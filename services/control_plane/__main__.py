@@ -53,7 +53,8 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         for item in error.errors():
-            name = "_".join(["FASTERSEG", *map(str, item["loc"])]).upper()
+            field = ".".join(map(str, item["loc"]))
+            name = f"FASTERSEG_{field.upper()}" if field in Settings.model_fields else field or "settings"
             print(f"{name}: {item['msg']}", file=sys.stderr)
         sys.exit(2)
 

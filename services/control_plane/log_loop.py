@@ -27,9 +27,9 @@ def copy_logs_until(
             _copy_once(database, store, ray)
             complaint = ""
         except Exception as error:  # noqa: BLE001  # whatever it was, the next round must come
-            if said(error) != complaint:
-                _log.warning("logs were not copied", extra={"error": said(error)})
-            complaint = said(error)
+            before, complaint = complaint, said(error)
+            if complaint != before:
+                _log.warning("logs were not copied", extra={"error": complaint})
         stop.wait(seconds)
 
 

@@ -110,9 +110,9 @@ async def _domain_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = [invalid_field(item["msg"], *_place(item["loc"])) for item in error.errors()]
-    is_whole_body = any(item["loc"] == ("body",) for item in error.errors())
-    if is_whole_body and "json" not in request.headers.get("Content-Type", ""):
+    items = error.errors()
+    fields = [invalid_field(item["msg"], *_place(item["loc"])) for item in items]
+    if any(item["loc"] == ("body",) for item in items) and "json" not in request.headers.get("Content-Type", ""):
         fields = [
             invalid_field("is taken for JSON with the header Content-Type: application/json alone: send it", "body")
         ]

@@ -112,10 +112,14 @@ def test_a_comparison_serves_nothing_and_makes_nothing(tmp_path: Path, command: 
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_setting_that_is_missing_is_named(tmp_path: Path):
-    variables = environment(tmp_path)
+def test_settings_that_are_missing_or_wrong_are_named(tmp_path: Path):
+    variables = environment(tmp_path) | {"OTEL_EXPORTER_OTLP_ENDPOINT": "here"}
     del variables["FASTERSEG_PROFILER_TOKEN"]
 
     result = subprocess.run([*COMMAND, "fsck"], env=variables, capture_output=True, text=True, timeout=60)
 
-    assert (result.returncode, result.stderr) == (2, "FASTERSEG_PROFILER_TOKEN: Field required\n")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        r"OTEL_EXPORTER_OTLP_ENDPOINT: String should match pattern '^(https?://\S+)?$'",
+        "FASTERSEG_PROFILER_TOKEN: Field required",
+    ]

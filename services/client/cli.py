@@ -16,6 +16,7 @@ from .cli_connection import (
     DEFAULT_URL,
     FAILED,
     AsJson,
+    JsonFile,
     Url,
     first_error,
     json_object,
@@ -281,7 +282,7 @@ def diff_architectures(
 
 @arch_app.command("add")
 def add_architecture(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
+    file: JsonFile,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add an architecture to the service and print its id, for inputs.architecture of a retrain job."""

@@ -34,6 +34,7 @@ Url = Annotated[
     str,
     typer.Option("--url", envvar="FASTERSEG_URL", metavar="URL", callback=_address, help="Address of the service."),
 ]
+JsonFile = Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
 
 

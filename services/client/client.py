@@ -144,9 +144,9 @@ class FasterSegClient:
 
         A stream that breaks is opened again where it broke; UnreachableError where the service stays away.
         """
-        path = f"jobs/{job_id}"
+        path = f"jobs/{job_id}/events/stream"
         while True:
-            request = self._http.build_request("GET", f"{path}/events/stream", headers={"Last-Event-ID": str(after)})
+            request = self._http.build_request("GET", path, headers={"Last-Event-ID": str(after)})
             try:
                 for line in lines(self._http, request):
                     if line.startswith(EVENT_DATA):
@@ -156,8 +156,7 @@ class FasterSegClient:
             except FasterSegError as error:
                 if error.retry_after_seconds is None:
                     raise
-            job = parsed(Job, self._get(path, patience_seconds=FOLLOW_PATIENCE_SECONDS))
-            if job.state.is_final:
+            if self._followed(job_id).state.is_final:
                 yield from self._events(job_id, after, FOLLOW_PATIENCE_SECONDS)  # what a stream that ended early left
                 return
             time.sleep(STREAM_PAUSE_SECONDS)
@@ -178,7 +177,7 @@ class FasterSegClient:
             for job_id in job_ids:
                 if job_id in seen and seen[job_id].state.is_final:
                     continue
-                job = parsed(Job, self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS))
+                job = self._followed(job_id)
                 if job != seen.get(job_id):
                     seen[job_id] = job
                     yield job
@@ -198,8 +197,7 @@ class FasterSegClient:
         """What the job prints, piece by piece, until it ends; a new attempt begins with its whole log."""
         printed = ""
         while True:
-            job = parsed(Job, self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS))
-            is_final = job.state.is_final  # read first, so that the last lines are not missed
+            is_final = self._followed(job_id).state.is_final  # read first, so that the last lines are not missed
             log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
             if piece := log.removeprefix(printed):
                 yield piece
@@ -319,6 +317,9 @@ class FasterSegClient:
                 return
             yield from items
             after = items[-1].sequence
+
+    def _followed(self, job_id: str) -> Job:
+        return parsed(Job, self._get(f"jobs/{job_id}", patience_seconds=FOLLOW_PATIENCE_SECONDS))
 
     def _get(
         self, path: str, query: dict[str, str] | None = None, *, patience_seconds: float = PATIENCE_SECONDS

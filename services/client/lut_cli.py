@@ -12,6 +12,7 @@ from .cli_connection import (
     DEFAULT_URL,
     FAILED,
     AsJson,
+    JsonFile,
     Url,
     first_error,
     json_object,
@@ -187,7 +188,7 @@ def merge(
 
 @lut_app.command()
 def add(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Its JSON; - reads standard input.")],
+    file: JsonFile,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add a latency table to the service, for example an imported one, and print its id."""

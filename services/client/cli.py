@@ -165,10 +165,13 @@ def logs(
     job_id: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     url: Url = DEFAULT_URL,
+    attempt: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="An earlier attempt's.")] = None,
 ) -> None:
     """Print what a job's latest attempt has printed."""
     with service(url) as client:
-        for piece in client.follow_logs(job_id) if follow else [client.logs(job_id)]:
+    if follow and attempt is not None:
+        raise typer.BadParameter("--follow prints the latest attempt: leave --attempt out")
+        for piece in client.follow_logs(job_id) if follow else [client.logs(job_id, attempt=attempt)]:
             typer.echo(piece, nl=False)
 
 

@@ -161,9 +161,9 @@ class FasterSegClient:
                 return
             time.sleep(STREAM_PAUSE_SECONDS)
 
-    def logs(self, job_id: str) -> str:
-        """What the job's latest attempt printed so far."""
-        return self._get(f"jobs/{job_id}/logs").text
+    def logs(self, job_id: str, *, attempt: int | None = None) -> str:
+        """What an attempt at the job, or the latest, printed so far."""
+        return self._get(f"jobs/{job_id}/logs", {} if attempt is None else {"attempt": str(attempt)}).text
 
     def follow(self, *job_ids: str, poll_seconds: float = 1.0, timeout: float | None = None) -> Iterator[Job]:
         """Each job whenever it changed, until all are in their final states.
@@ -199,11 +199,11 @@ class FasterSegClient:
         while True:
             is_final = self._followed(job_id).state.is_final  # read first, so that the last lines are not missed
             log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
-            if piece := log.removeprefix(printed):
-                yield piece
+            if not printed.startswith(log):  # what is kept while Ray is away may lack the last lines
+                yield log.removeprefix(printed)
+                printed = log
             if is_final:
                 return
-            printed = log
             time.sleep(poll_seconds)
 
     def artifact(self, sha256: str) -> bytes:

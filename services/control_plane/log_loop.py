@@ -1,11 +1,11 @@
-"""Keeps, again and again, what attempts have printed that are over. A store that hangs holds up nothing but this."""
+"""Keeps, again and again, what attempts have printed. A store that hangs holds up nothing but this."""
 
 import logging
 import threading
 
 from services.control_plane.logs import copy_logs
 from services.control_plane.ray_jobs import RayJobs
-from services.storage.attempts import attempts_without_logs
+from services.storage.attempt_logs import uncopied_logs
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, said
 from services.storage.errors import DomainError
@@ -35,11 +35,12 @@ def copy_logs_until(
 
 def _copy_once(database: Database, store: BlobStore, ray: RayJobs) -> None:
     with database.reading() as session:
-        waiting = attempts_without_logs(session)
-    jobs = ray.list_jobs() if waiting else {}
-    for submission_id in waiting:
-        if submission_id in jobs and jobs[submission_id].state.is_over:
+        uncopied = uncopied_logs(session)
+    jobs = ray.list_jobs() if uncopied else {}
+    for log in uncopied:
+        job = jobs.get(log.submission_id)
+        if job is not None and (job.state.is_over or not log.is_over):  # of what is over, everything
             try:
-                copy_logs(database, store, ray, submission_id)
+                copy_logs(database, store, ray, log)
             except (DomainError, OSError) as error:  # or a disk is full; the others must not wait for it
-                _log.warning("log was not copied", extra={**attempt_fields(submission_id), "error": str(error)})
+                _log.warning("log was not copied", extra={**attempt_fields(log.submission_id), "error": str(error)})

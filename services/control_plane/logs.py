@@ -1,35 +1,57 @@
-"""What attempts printed: Ray's while the job runs, a blob afterwards, because Ray's records die with its cluster."""
+"""What attempts printed: Ray's while the job runs, and what was kept of it where Ray has it no more."""
 
 import hashlib
 import io
 
 from services.control_plane.ray_jobs import RayJobs
 from services.storage.artifacts import keep_blob
-from services.storage.attempts import latest_attempt, lock_attempt
+from services.storage.attempt_logs import UncopiedLog, is_whole, name_log
+from services.storage.attempts import find_attempt
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
-from services.storage.jobs import find_job
+from services.storage.errors import Gone, Unavailable
+from services.storage.tables import AttemptRow
 
 MAX_CHARACTERS = 16 << 20  # kept from the end
 
 
-def read_logs(database: Database, store: BlobStore, ray: RayJobs, job_id: str) -> str:
-    """What the latest attempt at a job printed so far; empty before the first."""
+def read_logs(database: Database, store: BlobStore, ray: RayJobs, job_id: str, epoch: int | None) -> str:
+    """What an attempt at a job, or the latest, printed so far; empty before the first.
+
+    Raises:
+        NotFound: there was no such attempt.
+        Gone: Ray has lost what it printed before any of it was kept.
+    """
     with database.reading() as session:
-        attempt = latest_attempt(session, find_job(session, job_id).id)
+        attempt = find_attempt(session, job_id, epoch)
     if attempt is None:
         return ""
+    printed = None if is_whole(attempt) else _rays(ray, attempt)
+    if printed is not None:
+        return printed
     if attempt.logs is not None:
         with store.open(attempt.logs) as body:
             return body.read().decode()
-    return ray.logs(attempt.submission_id) if attempt.submission_id in ray.list_jobs() else ""
+    if attempt.finished_at is not None:
+        raise Gone(f"Ray has lost what attempt {attempt.epoch} of job {job_id} printed, before it was copied")
+    return ""
 
 
-def copy_logs(database: Database, store: BlobStore, ray: RayJobs, submission_id: str) -> None:
-    """Keeps what an ended attempt printed."""
-    body = ray.logs(submission_id)[-MAX_CHARACTERS:].encode()
+def copy_logs(database: Database, store: BlobStore, ray: RayJobs, log: UncopiedLog) -> None:
+    """Keeps what an attempt has printed so far."""
+    body = ray.logs(log.submission_id)[-MAX_CHARACTERS:].encode()
     sha256 = hashlib.sha256(body).hexdigest()
-    keep_blob(database, store, sha256, io.BytesIO(body))
+    if sha256 != log.copy:
+        keep_blob(database, store, sha256, io.BytesIO(body))
     with database.writing.begin() as session:
-        attempt, _ = lock_attempt(session, submission_id)
-        attempt.logs = sha256
+        name_log(session, log, sha256)
+
+
+def _rays(ray: RayJobs, attempt: AttemptRow) -> str | None:
+    """What Ray has of an attempt; None where it has lost it, or is away and something is kept."""
+    try:
+        return ray.logs(attempt.submission_id) if attempt.submission_id in ray.list_jobs() else None
+    except Unavailable:
+        if attempt.logs is None:
+            raise
+        return None

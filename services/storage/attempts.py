@@ -16,7 +16,7 @@ from services.client.schemas import FailureClass, JobKind, JobState, Reason
 from services.storage.database import database_now
 from services.storage.errors import NotFound
 from services.storage.events import add_event, submitting_span
-from services.storage.jobs import cancel_job, fail_job, locked_job, move
+from services.storage.jobs import cancel_job, fail_job, find_job, locked_job, move
 from services.storage.limits import has_no_hours_left_in_its_project, used_up_projects
 from services.storage.tables import AttemptOutcome, AttemptRow, CheckpointRow, JobRow
 
@@ -177,16 +177,15 @@ def ended_attempts(session: Session, submission_ids: list[str]) -> list[EndedAtt
     ]
 
 
-def attempts_without_logs(session: Session) -> list[str]:
-    """The attempts of the last day that have ended and whose output is not kept, first those that ended first."""
-    since = database_now(session) - timedelta(days=1)  # of those that ended earlier Ray has none any more
-    query = select(AttemptRow.submission_id).where(AttemptRow.finished_at > since, AttemptRow.logs.is_(None))
-    return list(session.scalars(query.order_by(AttemptRow.finished_at)))
-
-
-def latest_attempt(session: Session, job: str) -> AttemptRow | None:
-    """The newest attempt at a job."""
-    return session.scalar(select(AttemptRow).where(AttemptRow.job == job).order_by(AttemptRow.epoch.desc()).limit(1))
+def find_attempt(session: Session, job: str, epoch: int | None) -> AttemptRow | None:
+    """An attempt at a job, or the latest where no epoch is given, if there is any; NotFound where that is missing."""
+    attempts = select(AttemptRow).where(AttemptRow.job == find_job(session, job).id)
+    if epoch is None:
+        return session.scalar(attempts.order_by(AttemptRow.epoch.desc()).limit(1))
+    attempt = session.scalar(attempts.where(AttemptRow.epoch == epoch))
+    if attempt is None:
+        raise NotFound(f"job {job} has had no attempt {epoch}")
+    return attempt
 
 
 def lock_attempt(session: Session, submission_id: str) -> tuple[AttemptRow, JobRow]:

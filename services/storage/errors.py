@@ -95,6 +95,13 @@ class Unavailable(DomainError):
     title = "Unavailable"
 
 
+class Gone(DomainError):
+    """It was there, and will not be again."""
+
+    status = 410
+    title = "Gone"
+
+
 class CorruptBlob(DomainError):
     """The store returned bytes that do not hash to their name: those that do are gone, and asking again is in vain."""
 

@@ -257,7 +257,8 @@ class AttemptRow(Table):
     finished_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(_one_of(AttemptOutcome, "outcome"))
     failure: Mapped[JsonObject | None]  # reason of an outcome FAILED or LOST
-    logs: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))  # Ray's, copied when its job is over
+    logs: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))  # Ray's, as they were when they were copied
+    logs_copied_at: Mapped[datetime | None]  # later than it finished: they are whole
 
 
 class EventRow(Table):

@@ -215,6 +215,7 @@ class FakeControlPlane:
         self.plan = a_plan()  # the answer to each of them
         self.limits: Limits | None = None  # with which a job was resumed
         self.logs: list[str] = [""]  # likewise
+        self.earlier_logs: dict[int, str] = {}  # by attempt
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
         self.latency_tables = {TABLE_ID: TABLE_DOCUMENT}
@@ -314,7 +315,8 @@ class FakeControlPlane:
                     200, b"".join(b"data: %s\n\n" % event.model_dump_json().encode() for event in self.events)
                 )
             case "GET", ["jobs", _, "logs"]:
-                return Answer(200, _next(self.logs).encode())
+                text = self.earlier_logs[int(query["attempt"])] if "attempt" in query else _next(self.logs)
+                return Answer(200, text.encode())
             case "GET", ["artifacts", digest]:
                 return Answer(200, self.artifacts[digest])
             case "PUT", ["blobs", digest]:

@@ -139,6 +139,15 @@ def test_the_log_of_a_new_attempt_is_printed_whole(plane: FakeControlPlane, clie
     assert list(client.follow_logs(job_id, poll_seconds=0.001)) == ["one\ntwo\n", "one again\n"]
 
 
+def test_lines_are_printed_once_though_ray_is_away_and_the_copy_lacks_the_last(
+    plane: FakeControlPlane, client: FasterSegClient
+) -> None:
+    job_id = plane.add(a_job(), a_job(), a_job(), a_job(state=JobState.SUCCEEDED))
+    plane.logs = ["one\ntwo\n", "one\n", "one\ntwo\nthree\n"]
+
+    assert list(client.follow_logs(job_id, poll_seconds=0.001)) == ["one\ntwo\n", "three\n"]
+
+
 def test_a_corrupted_artifact_is_refused(plane: FakeControlPlane, client: FasterSegClient) -> None:
     digest = plane.add_artifact(b"weights")
     plane.artifacts[digest] = b"weightz"

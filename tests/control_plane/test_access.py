@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 from services.client.schemas import JobKind, Scope
 from services.control_plane.app import PREFIX, create_app
 from services.control_plane.parts import Parts
+from services.control_plane.ray_jobs import RayState
 from services.storage.artifacts import keep_blob
 from services.storage.attempts import secret_digest
 from services.storage.database import Database, database_now
@@ -23,6 +24,7 @@ from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import acknowledge_stop, succeed
 from tests.control_plane.builders import WHAT_SCOPES_MAY, ask_for_what_scopes_may
 from tests.control_plane.conftest import FIRST_TOKEN, PROFILER_TOKEN
+from tests.control_plane.fakes import FakeRay
 from tests.storage.builders import (
     a_body,
     a_checkpoint,
@@ -341,9 +343,12 @@ def test_the_last_use_of_a_token_is_noted(api: TestClient, ask: Ask, token: Call
     assert api.get("tokens").json()["items"][-1]["last_used_at"] is not None
 
 
-def test_a_project_sees_nothing_of_another(api: TestClient, ask: Ask, token: Callable[..., str], parts: Parts) -> None:
+def test_a_project_sees_nothing_of_another(
+    api: TestClient, ask: Ask, token: Callable[..., str], parts: Parts, ray: FakeRay
+) -> None:
     job = api.post("jobs", json={"kind": "profile", "preset": "quick"}).json()["id"]
     worker = a_started_worker(parts.database)
+    ray.say(worker.submission_id, RayState.SUCCEEDED)
     success = a_success(JobKind.PROFILE).model_copy(update={"artifacts": [an_artifact()]})
     keep_blob(parts.database, parts.store, success.artifacts[0].sha256, a_body())
     with parts.database.writing.begin() as session:

@@ -1,19 +1,24 @@
 """Jobs over HTTP: list, show, cancel, events, logs."""
 
+from datetime import timedelta
+
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from services.client.attempt_schemas import Heartbeat
 from services.control_plane.logs import copy_logs
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState
+from services.storage.attempt_logs import uncopied_logs
 from services.storage.attempts import lose_attempt
-from services.storage.database import Database
+from services.storage.database import Database, database_now
 from services.storage.jobs import pause_where_limits_are_reached
+from services.storage.tables import AttemptRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat
 from tests.control_plane.builders import submitted
 from tests.control_plane.fakes import FakeRay
-from tests.storage.builders import a_progress, a_started_worker, pass_deadline, work_for
+from tests.storage.builders import a_progress, a_started_worker, end_backoff, pass_deadline, work_for
 
 
 def test_jobs_are_listed_page_by_page(api: TestClient):
@@ -97,7 +102,7 @@ def test_a_job_that_has_not_changed_is_not_sent_again(api: TestClient, database:
     job = submitted(api, "profile")
     tag = api.get(f"jobs/{job}").headers["etag"]
 
-    same = api.get(f"jobs/{job}", headers={"If-None-Match": f'"other", {tag}'})
+    same = api.get(f"jobs/{job}", headers={"If-None-Match": f'"other", W/{tag}'})
 
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
     worker = a_started_worker(database)
@@ -195,7 +200,7 @@ def test_a_job_past_a_limit_is_resumed_by_raising_it_alone(api: TestClient, data
 
     paused = api.get(f"jobs/{job}").json()
     assert (paused["state"], paused["paused"], round(paused["used_hours"], 1)) == ("queued", True, 1.5)
-    assert paused["limit_reached"].startswith("max_hours: 1.50 of 1 were used: resume it with more")
+    assert paused["limit_reached"].startswith("max_hours: 1.5 of 1 were used: resume it with more")
     refused = api.post(f"jobs/{job}/resume")
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (409, "max_hours")
     assert api.post(f"jobs/{job}/resume", json={"deadline": "2999-01-01T08:00Z"}).status_code == 409
@@ -235,16 +240,68 @@ def test_logs_of_a_running_job_are_rays(api: TestClient, database: Database, ray
     assert api.get(f"jobs/{job}/logs").text == "epoch 1\n"
 
 
+def copy_all_logs(parts: Parts, ray: FakeRay) -> None:
+    """Of attempts that began a minute ago."""
+    with parts.database.writing.begin() as session:
+        session.execute(update(AttemptRow).values(created_at=database_now(session) - timedelta(minutes=1)))
+    with parts.database.reading() as session:
+        logs = uncopied_logs(session)
+    for log in logs:
+        copy_logs(parts.database, parts.store, ray, log)
+
+
 def test_logs_outlive_ray(api: TestClient, parts: Parts, ray: FakeRay):
     job = submitted(api, "profile")
     worker = a_started_worker(parts.database)
     ray.printed[worker.submission_id] = "the end\n"
     with parts.database.writing.begin() as session:
         lose_attempt(session, worker.submission_id, "killed")
-    copy_logs(parts.database, parts.store, ray, worker.submission_id)
+    copy_all_logs(parts, ray)
     ray.is_away = True
 
     assert api.get(f"jobs/{job}/logs").text == "the end\n"
+
+
+@pytest.mark.parametrize("is_away", [True, False])  # or another Ray has taken its place
+def test_what_was_copied_of_a_running_job_outlives_ray(api: TestClient, parts: Parts, ray: FakeRay, is_away: bool):
+    job = submitted(api, "profile")
+    worker = a_started_worker(parts.database)
+    ray.printed[worker.submission_id] = "epoch 1\n"
+    copy_all_logs(parts, ray)
+    ray.printed.clear()
+    ray.is_away = is_away
+
+    assert api.get(f"jobs/{job}/logs").text == "epoch 1\n"
+
+
+def test_a_log_that_was_lost_with_ray_is_gone(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    worker = a_started_worker(database)
+    with database.writing.begin() as session:
+        lose_attempt(session, worker.submission_id, "killed")
+
+    response = api.get(f"jobs/{job}/logs")
+
+    assert response.status_code == 410
+    detail = f"Ray has lost what attempt 1 of job {job} printed, before it was copied"
+    assert response.json()["detail"] == detail
+
+
+def test_logs_of_an_earlier_attempt_are_asked_for_by_its_number(api: TestClient, database: Database, ray: FakeRay):
+    job = submitted(api, "profile")
+    for printed in ("killed\n", "the end\n"):
+        worker = a_started_worker(database)
+        ray.say(worker.submission_id, RayState.FAILED)
+        ray.printed[worker.submission_id] = printed
+        with database.writing.begin() as session:
+            lose_attempt(session, worker.submission_id, "killed")
+            end_backoff(session)
+
+    texts = [api.get(f"jobs/{job}/logs", params={"attempt": epoch}).text for epoch in (1, 2)]
+    missing = api.get(f"jobs/{job}/logs", params={"attempt": 3})
+
+    assert texts == ["killed\n", "the end\n"]
+    assert (missing.status_code, missing.json()["detail"]) == (404, f"job {job} has had no attempt 3")
 
 
 def test_logs_that_only_ray_has_are_unavailable_while_it_is_away(api: TestClient, database: Database, ray: FakeRay):

@@ -1,4 +1,4 @@
-"""What attempts printed is kept once they and their Ray jobs are over."""
+"""What attempts print is kept while they run, and whole once they and their Ray jobs are over."""
 
 import errno
 import logging
@@ -9,8 +9,10 @@ from typing import IO
 import pytest
 
 from services.control_plane.log_loop import copy_logs_until
+from services.control_plane.logs import copy_logs
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState
+from services.storage.attempt_logs import COPY_BYTES_PER_SECOND, COPY_SECONDS, uncopied_logs
 from services.storage.attempts import lose_attempt
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database
@@ -50,7 +52,16 @@ def log_of(database: Database, store: BlobStore, attempt: str) -> str | None:
         return body.read().decode()
 
 
-def test_a_log_is_copied_once_the_attempt_and_its_ray_job_are_over(parts: Parts, ray: FakeRay):
+def pass_time(database: Database, attempt: str, seconds: float) -> None:
+    """Lets an attempt have begun, and its log have been copied, so much earlier."""
+    with database.writing.begin() as session:
+        row = session.get_one(AttemptRow, attempt)
+        row.created_at -= timedelta(seconds=seconds)
+        if row.logs_copied_at is not None:
+            row.logs_copied_at -= timedelta(seconds=seconds)
+
+
+def test_a_log_is_copied_whole_once_the_attempt_and_its_ray_job_are_over(parts: Parts, ray: FakeRay):
     live = an_attempt(parts, ray, RayState.FAILED, "not reported yet\n")
     alive = an_ended_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
     over = an_ended_attempt(parts, ray, RayState.SUCCEEDED, "done\n")
@@ -58,6 +69,71 @@ def test_a_log_is_copied_once_the_attempt_and_its_ray_job_are_over(parts: Parts,
     copy(parts, ray)
 
     assert [log_of(parts.database, parts.store, name) for name in (live, alive, over)] == [None, None, "done\n"]
+
+
+def test_what_a_running_attempt_prints_is_copied_once_a_minute(parts: Parts, ray: FakeRay):
+    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    copy(parts, ray)
+    ray.printed[attempt] += "epoch 2\n"
+    copy(parts, ray)
+    early = log_of(parts.database, parts.store, attempt)
+    pass_time(parts.database, attempt, COPY_SECONDS)
+
+    copy(parts, ray)
+
+    assert [early, log_of(parts.database, parts.store, attempt)] == ["epoch 1\n", "epoch 1\nepoch 2\n"]
+
+
+def test_a_long_log_is_copied_less_often_while_it_grows(parts: Parts, ray: FakeRay):
+    seconds = 5 * COPY_SECONDS
+    long = int(seconds * COPY_BYTES_PER_SECOND) * "x"
+    attempt = an_attempt(parts, ray, RayState.RUNNING, long)
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    copy(parts, ray)
+    ray.printed[attempt] += "\n"
+    pass_time(parts.database, attempt, seconds - 1)
+    copy(parts, ray)
+    early = log_of(parts.database, parts.store, attempt)
+    pass_time(parts.database, attempt, 1)
+
+    copy(parts, ray)
+
+    assert [early, log_of(parts.database, parts.store, attempt)] == [long, long + "\n"]
+
+
+def test_the_last_lines_follow_a_copy_that_was_made_before_the_end(parts: Parts, ray: FakeRay):
+    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    copy(parts, ray)
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, attempt, "killed")
+    ray.say(attempt, RayState.FAILED)
+    ray.printed[attempt] += "the end\n"
+
+    copy(parts, ray)
+
+    assert log_of(parts.database, parts.store, attempt) == "epoch 1\nthe end\n"
+    ray.printed[attempt] = "nothing is asked of it any more\n"
+    copy(parts, ray)
+    assert log_of(parts.database, parts.store, attempt) == "epoch 1\nthe end\n"
+
+
+def test_a_copy_of_an_attempt_that_ends_meanwhile_is_not_taken_for_the_whole(parts: Parts, ray: FakeRay):
+    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    with parts.database.reading() as session:
+        (log,) = uncopied_logs(session)
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, attempt, "killed")
+
+    copy_logs(parts.database, parts.store, ray, log)
+
+    assert log_of(parts.database, parts.store, attempt) is None
+    ray.say(attempt, RayState.FAILED)
+    ray.printed[attempt] += "the end\n"
+    copy(parts, ray)
+    assert log_of(parts.database, parts.store, attempt) == "epoch 1\nthe end\n"
 
 
 def test_a_log_that_ray_has_lost_keeps_no_other_waiting(parts: Parts, ray: FakeRay):

@@ -19,6 +19,7 @@ from services.client.client import FasterSegClient
 from services.client.errors import FasterSegError
 from services.client.schemas import Job, JobState
 from services.embedded.ray_head import free_port
+from services.storage.attempt_logs import is_whole
 from services.storage.blob_store import BlobStore
 from services.storage.database import Database, open_database
 from services.storage.tables import AttemptRow
@@ -194,8 +195,13 @@ class Service:
         wait_for(lambda: len(self.steps(job_id)) >= count, f"job {job_id} takes {count} steps")
 
     def wait_for_logs(self) -> None:
-        """Returns once what every attempt printed is kept, the last thing that is done for a job."""
-        wait_for(lambda: None not in self.rows(AttemptRow.logs), "all logs are kept")
+        """Returns once all that every attempt printed is kept, the last thing that is done for a job."""
+
+        def are_whole() -> bool:
+            with self.database.reading() as session:
+                return all(map(is_whole, session.scalars(select(AttemptRow))))
+
+        wait_for(are_whole, "all logs are kept")
 
     def rows(self, column: InstrumentedAttribute[Value]) -> list[Value]:
         """All values of a column."""

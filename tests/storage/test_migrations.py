@@ -65,7 +65,7 @@ def test_migrating_again_changes_nothing(database: Database):
     migrate(database)
 
     with database.reading() as session:
-        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0009"
+        assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0010"
 
 
 def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Database):

@@ -31,6 +31,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Cursor = Annotated[int | None, Query(ge=0, description="next_cursor of the page before", lt=2**31)]
 After = Annotated[int, Query(ge=0, lt=2**31, description="the number of the last event that was read")]
+Epoch = Annotated[int | None, Query(ge=1, lt=2**31, description="of the attempts at a job, counted from 1")]
 LastEventId = Annotated[
     int | None, Header(ge=0, lt=2**31, description="as `after`; browsers send it when they reconnect")
 ]
@@ -118,6 +119,6 @@ async def stream(
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def logs(_: StoreRead, job_id: Existing, parts: AllParts) -> str:
-    """What the latest attempt printed so far."""
-    return read_logs(parts.database, parts.store, parts.ray, job_id)
+def logs(_: StoreRead, job_id: Existing, parts: AllParts, attempt: Epoch = None) -> str:
+    """What an attempt, or the latest, printed so far; without Ray, until it was last copied: once a minute."""
+    return read_logs(parts.database, parts.store, parts.ray, job_id, attempt)

@@ -26,6 +26,7 @@ from .schemas import (
     EventPage,
     Health,
     Inputs,
+    Item,
     Job,
     JobKind,
     JobPage,
@@ -36,6 +37,7 @@ from .schemas import (
     LatencyTableSubmission,
     LatencyTableSummary,
     Limits,
+    Page,
     Plan,
     Preset,
     ProjectLimits,
@@ -112,12 +114,7 @@ class FasterSegClient:
     def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[Job]:
         """All jobs, or those of a state or kind, newest first, fetched page by page."""
         query = {name: str(value) for name, value in (("state", state), ("kind", kind)) if value is not None}
-        while True:
-            page = parsed(JobPage, self._get("jobs", query))
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            query["cursor"] = page.next_cursor
+        return self._pages(JobPage, "jobs", query)
 
     def job(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -234,7 +231,7 @@ class FasterSegClient:
 
     def latency_tables(self) -> list[LatencyTableSummary]:
         """What tables there are, and what each was measured on."""
-        return parsed(LatencyTablePage, self._get("latency-tables")).items
+        return list(self._pages(LatencyTablePage, "latency-tables", {}))
 
     def latency_table(self, table_id: str) -> JsonObject:
         """The document of a latency table."""
@@ -257,7 +254,7 @@ class FasterSegClient:
 
     def architectures(self) -> list[ArchitectureRecord]:
         """The architectures that searches derived and users added."""
-        return parsed(ArchitecturePage, self._get("architectures")).items
+        return list(self._pages(ArchitecturePage, "architectures", {}))
 
     def architecture(self, architecture_id: str) -> ArchitectureRecord:
         """One architecture, its document and where it comes from."""
@@ -307,6 +304,14 @@ class FasterSegClient:
     def health(self) -> Health:
         """How the parts of the service are."""
         return parsed(Health, self._get("health"))
+
+    def _pages(self, model: type[Page[Item]], path: str, query: dict[str, str]) -> Iterator[Item]:
+        while True:
+            page = parsed(model, self._get(path, query))
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            query = query | {"cursor": page.next_cursor}
 
     def _events(self, job_id: str, after: int, patience_seconds: float) -> Iterator[Event]:
         path = f"jobs/{job_id}/events"

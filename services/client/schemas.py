@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +51,7 @@ def _encodable(value: JsonObject) -> JsonObject:
 
 SentObject = Annotated[JsonObject, AfterValidator(_encodable)]
 Deadline = Annotated[
+Item = TypeVar("Item")
     AwareDatetime,
     Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
     BeforeValidator(_written_out),
@@ -90,6 +91,13 @@ class JobState(StrEnum):
 
 
 class Preset(StrEnum):
+class Page(Schema, Generic[Item]):
+    """A part of a list, the newest first; asking again with the cursor gives the next one."""
+
+    items: list[Item]
+    next_cursor: str | None  # null: this is the last
+
+
     """What a spec starts from: the paper's configuration, or one that two CPU cores finish in minutes."""
 
     PAPER = "paper"
@@ -213,9 +221,8 @@ class Job(Schema):
     finished_at: datetime | None
 
 
-class JobPage(Schema):
-    items: list[Job]
-    next_cursor: str | None
+class JobPage(Page[Job]):
+    pass
 
 
 class ProjectLimits(Schema):
@@ -315,8 +322,8 @@ class ArchitectureRecord(Schema):
     created_at: datetime
 
 
-class ArchitecturePage(Schema):
-    items: list[ArchitectureRecord]
+class ArchitecturePage(Page[ArchitectureRecord]):
+    pass
 
 
 class LatencyTableSubmission(Schema):
@@ -332,8 +339,8 @@ class LatencyTableSummary(Schema):
     created_at: datetime
 
 
-class LatencyTablePage(Schema):
-    items: list[LatencyTableSummary]
+class LatencyTablePage(Page[LatencyTableSummary]):
+    pass
 
 
 class CalibrationRecord(Schema):

@@ -2,9 +2,10 @@
 
 import json
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from fasterseg_core.architecture import Architecture
@@ -18,7 +19,7 @@ from services.storage.errors import InvalidRequest, NotFound
 from services.storage.projects import project_of, share
 from services.storage.tables import ArchitectureRow, DerivedArchitectureRow, JobRow, LatencyTableRow, ProjectDocumentRow
 
-PAGE = 200
+_Row = TypeVar("_Row", ArchitectureRow, LatencyTableRow)
 
 
 class _Document(BaseModel):
@@ -135,10 +136,10 @@ def find_architecture(session: Session, architecture: str) -> schemas.Architectu
     return _architecture_records(session, [row])[0]
 
 
-def list_architectures(session: Session) -> list[schemas.ArchitectureRecord]:
-    """The newest architectures, at most PAGE."""
-    newest = select(ArchitectureRow).order_by(ArchitectureRow.created_at.desc(), ArchitectureRow.id).limit(PAGE)
-    return _architecture_records(session, list(session.scalars(newest)))
+def page_of_architectures(session: Session, *, cursor: str | None, limit: int) -> schemas.ArchitecturePage:
+    """A page of the newest architectures."""
+    rows, next_cursor = _page(session, ArchitectureRow, cursor, limit)
+    return schemas.ArchitecturePage(items=_architecture_records(session, rows), next_cursor=next_cursor)
 
 
 def find_latency_table(session: Session, table: str) -> JsonObject:
@@ -167,10 +168,23 @@ def find_calibration_record(session: Session, table: str) -> schemas.Calibration
     return schemas.CalibrationRecord(calibration=calibration and json.loads(json.dumps(calibration.to_document())))
 
 
-def list_latency_tables(session: Session) -> list[schemas.LatencyTableSummary]:
-    """The newest latency tables, at most PAGE, each with the first job that measured it."""
-    newest = select(LatencyTableRow).order_by(LatencyTableRow.created_at.desc(), LatencyTableRow.id).limit(PAGE)
-    return _table_summaries(session, list(session.scalars(newest)))
+def page_of_latency_tables(session: Session, *, cursor: str | None, limit: int) -> schemas.LatencyTablePage:
+    """A page of the newest latency tables, each with the first job that measured it."""
+    rows, next_cursor = _page(session, LatencyTableRow, cursor, limit)
+    return schemas.LatencyTablePage(items=_table_summaries(session, rows), next_cursor=next_cursor)
+
+
+def _page(session: Session, table: type[_Row], cursor: str | None, limit: int) -> tuple[list[_Row], str | None]:
+    """The newest rows that follow that of an id, and the id of their last where more may follow."""
+    query = select(table).order_by(table.created_at.desc(), table.id).limit(limit)
+    if cursor is not None:
+        last = session.get(table, cursor)
+        if last is None:
+            raise InvalidRequest.at("cursor", "is none of this list: begin without one")
+        is_as_old = and_(table.created_at == last.created_at, table.id > last.id)
+        query = query.where(or_(table.created_at < last.created_at, is_as_old))
+    rows = list(session.scalars(query))
+    return rows, rows[-1].id if len(rows) == limit else None
 
 
 def _table_summaries(session: Session, rows: list[LatencyTableRow]) -> list[schemas.LatencyTableSummary]:

@@ -360,7 +360,7 @@ class FakeControlPlane:
                 return _ok(_summary(self.add_table(document), document), 201)
             case "GET", []:
                 items = [_summary(table, document) for table, document in self.latency_tables.items()]
-                return _ok(LatencyTablePage(items=items))
+                return _ok(LatencyTablePage(items=items, next_cursor=None))
             case "GET", [table] if table in self.latency_tables:
                 return Answer(200, json.dumps(self.latency_tables[table]).encode())
             case "GET", [table]:
@@ -481,7 +481,7 @@ def _architectures(method: str, route: list[str], body: bytes) -> Answer:
                 record.model_copy(update={"document": ArchitectureSubmission.model_validate_json(body).document})
             )
         case "GET", []:
-            return _ok(ArchitecturePage(items=[record]))
+            return _ok(ArchitecturePage(items=[record], next_cursor=None))
         case "GET", [name] if name.endswith(".svg"):
             return Answer(200, b"<svg/>")
     return _ok(record)

@@ -8,14 +8,16 @@ from typing import IO
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from services.client.schemas import JobKind
 from services.control_plane.app import create_app
 from services.control_plane.parts import Parts
+from services.storage.database import Database, database_now
 from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
 from services.storage.folder_store import FolderStore
-from services.storage.tables import FIRST_PROJECT
+from services.storage.tables import FIRST_PROJECT, LatencyTableRow
 from services.storage.tokens import keep_first_token
 from services.storage.worker_writes import add_checkpoint
 from tests.control_plane.builders import a_stored_table, run_next, submitted, upload
@@ -88,6 +90,33 @@ def test_latency_tables_are_listed_with_what_they_were_measured_on(api: TestClie
     assert (summary["id"], summary["job"]) == (a_latency_table().digest, job)
     assert summary["rows"] == len(a_latency_table().rows)
     assert summary["fingerprint"]["engine"] == "onnxruntime"
+
+
+@pytest.mark.parametrize("are_as_old", [True, False])
+def test_documents_are_listed_page_by_page(api: TestClient, database: Database, are_as_old: bool):
+    document = a_latency_table_document()
+    added = []
+    for threads in range(1, 6):
+        table = document | {"fingerprint": document["fingerprint"] | {"threads": threads}}
+        added.append(api.post("latency-tables", json={"document": table}).json()["id"])
+    if are_as_old:
+        with database.writing.begin() as session:
+            session.execute(update(LatencyTableRow).values(created_at=database_now(session)))
+    expected = sorted(added) if are_as_old else added[::-1]
+
+    seen, cursor = [], None
+    for _ in range(3):
+        page = api.get("latency-tables", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
+        seen.append([item["id"] for item in page["items"]])
+        cursor = page["next_cursor"]
+
+    assert (seen, cursor) == ([expected[:2], expected[2:4], expected[4:]], None)
+
+
+def test_a_cursor_that_is_none_of_the_list_is_refused(api: TestClient):
+    answer = api.get("architectures", params={"cursor": 64 * "0"})
+
+    assert (answer.status_code, answer.json()["detail"]) == (422, "cursor: is none of this list: begin without one")
 
 
 def test_a_latency_table_is_added_once(api: TestClient):

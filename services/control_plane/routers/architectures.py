@@ -5,9 +5,10 @@ from fastapi import APIRouter, Response, status
 from fasterseg_core.drawing import architecture_svg
 from services.client.schemas import ArchitecturePage, ArchitectureRecord, ArchitectureSubmission, Sha256
 from services.control_plane.dependencies import DocumentSession, ReadSession, WriteSession
+from services.control_plane.pages import DocumentCursor, Limit
 from services.storage.documents import (
     find_architecture,
-    list_architectures,
+    page_of_architectures,
     parse_architecture,
     submit_architecture,
 )
@@ -16,9 +17,9 @@ router = APIRouter(prefix="/architectures", tags=["architectures"])
 
 
 @router.get("")
-def list_(session: ReadSession) -> ArchitecturePage:
-    """The newest architectures, derived or added."""
-    return ArchitecturePage(items=list_architectures(session))
+def list_(session: ReadSession, cursor: DocumentCursor = None, limit: Limit = 50) -> ArchitecturePage:
+    """The newest architectures, derived or added, page by page."""
+    return page_of_architectures(session, cursor=cursor, limit=limit)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

@@ -20,6 +20,7 @@ from services.control_plane.dependencies import (
 from services.control_plane.entity_tags import CHANGED, UNCHANGED, IfMatch, IfNoneMatch, require_unchanged, tagged
 from services.control_plane.event_stream import EventStreams
 from services.control_plane.logs import read_logs
+from services.control_plane.pages import JobCursor, Limit
 from services.control_plane.submission import submit_job
 from services.storage.events import list_events
 from services.storage.jobs import find_job, request_cancel, request_pause, resume_job
@@ -29,7 +30,6 @@ from services.telemetry.logs import note
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
-Cursor = Annotated[int | None, Query(ge=0, description="next_cursor of the page before", lt=2**31)]
 After = Annotated[int, Query(ge=0, lt=2**31, description="the number of the last event that was read")]
 Epoch = Annotated[int | None, Query(ge=1, lt=2**31, description="of the attempts at a job, counted from 1")]
 LastEventId = Annotated[
@@ -68,8 +68,8 @@ def list_(
     session: ReadSession,
     state: JobState | None = None,
     kind: JobKind | None = None,
-    cursor: Cursor = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: JobCursor = None,
+    limit: Limit = 50,
 ) -> JobPage:
     """The newest jobs first, page by page."""
     return page_of_jobs(session, state=state, kind=kind, before=cursor, limit=limit)

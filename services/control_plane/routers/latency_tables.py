@@ -15,10 +15,11 @@ from services.client.schemas import (
 from services.control_plane.dependencies import AllParts, DocumentSession, ProfilerTurn, ReadSession, WriteSession
 from services.control_plane.entity_tags import IMMUTABLE
 from services.control_plane.estimates import estimate
+from services.control_plane.pages import DocumentCursor, Limit
 from services.storage.documents import (
     find_calibration_record,
     find_latency_table,
-    list_latency_tables,
+    page_of_latency_tables,
     submit_latency_table,
 )
 
@@ -26,9 +27,9 @@ router = APIRouter(prefix="/latency-tables", tags=["latency tables"])
 
 
 @router.get("")
-def list_(session: ReadSession) -> LatencyTablePage:
-    """The newest tables, each with what it was measured on."""
-    return LatencyTablePage(items=list_latency_tables(session))
+def list_(session: ReadSession, cursor: DocumentCursor = None, limit: Limit = 50) -> LatencyTablePage:
+    """The newest tables, each with what it was measured on, page by page."""
+    return page_of_latency_tables(session, cursor=cursor, limit=limit)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

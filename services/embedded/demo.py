@@ -22,6 +22,7 @@ from services.embedded.settings import Settings
 GENERATED = "street_scenes"
 DATA_SETS = ("camvid", "camvid_720x960", "cityscapes", "bdd100k")
 ROLES = ("student", "teacher")
+LOOK_SECONDS = 2.0  # between looks at the jobs, which have the same cores
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -76,7 +77,7 @@ def main(
     )
     with _service(settings, keep, console) as client:
         jobs = submit(client, dataset)
-        finished = {job.id: job for job in watch(client, jobs.all, console)}
+        finished = {job.id: job for job in watch(client, jobs.all, console, poll_seconds=LOOK_SECONDS)}
         _stop_at_failure(finished, client, console)
         results = collect(jobs, finished)
         results["seconds"] = round(time.monotonic() - started, 1)

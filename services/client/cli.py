@@ -19,6 +19,7 @@ from .cli_connection import (
     JsonFile,
     Url,
     first_error,
+    id_of,
     json_object,
     print_json,
     sent_object,
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Neural architecture search for real-time segmentation, as a service. "
-    "Exit codes: 0 succeeded, 1 failed, 2 usage.",
+    "Exit codes: 0 succeeded, 1 failed, 2 usage, 3 the service cannot be reached.",
 )
 
 arch_app = typer.Typer(no_args_is_help=True, help="Architectures: import published ones, compare, add.")
@@ -59,7 +60,7 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.", callback=id_of("job"))]
 MaxHoursOption = Annotated[
     float | None,
     typer.Option("--max-hours", metavar="HOURS", help="Pause it after so many hours of work, times its GPUs."),
@@ -164,13 +165,13 @@ def show(job_id: JobArgument, as_json: AsJson = False, url: Url = DEFAULT_URL) -
 def logs(
     job_id: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    url: Url = DEFAULT_URL,
     attempt: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="An earlier attempt's.")] = None,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Print what a job's latest attempt has printed."""
-    with service(url) as client:
     if follow and attempt is not None:
         raise typer.BadParameter("--follow prints the latest attempt: leave --attempt out")
+    with service(url) as client:
         for piece in client.follow_logs(job_id) if follow else [client.logs(job_id, attempt=attempt)]:
             typer.echo(piece, nl=False)
 

@@ -1,7 +1,8 @@
 """How commands reach the service: their options, its refusals as exit codes, and jobs watched to their end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
 import httpx
@@ -11,9 +12,9 @@ from rich.console import Console
 
 from .client import FasterSegClient
 from .credentials import find_token
-from .errors import FasterSegError, UnreachableError
+from .errors import FasterSegError, ProblemError, UnreachableError
 from .progress import title, watch
-from .schemas import Job, JobState, JsonObject
+from .schemas import Job, JobId, JobState, JsonObject
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FAILED = 1  # the job failed or was cancelled, or the service refused
@@ -38,6 +39,18 @@ JsonFile = Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
 
 
+def id_of(what: str) -> Callable[[str], str]:
+    """Checks an argument that is the id of a job or a token: a script's empty variable asks the service for nothing."""
+
+    def check(text: str) -> str:
+        try:
+            return TypeAdapter(JobId).validate_python(text)
+        except ValidationError as error:
+            raise typer.BadParameter(f"{text!r} is no id of a {what}: these are 12 digits and small letters") from error
+
+    return check
+
+
 @contextmanager
 def service(url: str) -> Iterator[FasterSegClient]:
     """The client of the service; what it refuses is printed, and ends the program."""
@@ -45,11 +58,13 @@ def service(url: str) -> Iterator[FasterSegClient]:
         token = find_token(url)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"the token cannot be read: {error}") from error
-    with FasterSegClient(url, token=token) as client:
+    with FasterSegClient(url, token=token and token.secret) as client:
         try:
             yield client
         except FasterSegError as error:
             say(str(error))
+            if isinstance(error, ProblemError) and error.status == HTTPStatus.UNAUTHORIZED and token is not None:
+                say(f"the token shown is that of {token.place}")
             raise typer.Exit(UNREACHABLE if isinstance(error, UnreachableError) else FAILED) from error
         except ValidationError as error:  # of what we were about to send
             raise typer.BadParameter(first_error(error)) from error
@@ -83,7 +98,7 @@ def sent_object(file: BinaryIO) -> JsonObject:
 def first_error(error: ValidationError) -> str:
     """The first wrong field, and what is wrong with it."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def print_json(value: BaseModel) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -11,7 +12,12 @@ LOCAL_FILE = Path(".fasterseg/api.token")  # written by `fasterseg up`
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # the only ones that are shown a token of this machine
 
 
-def find_token(url: str) -> str | None:
+class FoundToken(NamedTuple):
+    secret: str
+    place: str  # the variable or file that holds it
+
+
+def find_token(url: str) -> FoundToken | None:
     """The token for the service at an address; none where there is none.
 
     Raises:
@@ -27,7 +33,7 @@ def find_token(url: str) -> str | None:
     return None
 
 
-def _checked(token: str, place: str) -> str:
+def _checked(token: str, place: str) -> FoundToken:
     if re.fullmatch(r"[ -~]+", token.strip()) is None:
         raise ValueError(f"{place} holds no token, which is one line of ASCII characters")
-    return token.strip()
+    return FoundToken(token.strip(), place)

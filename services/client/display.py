@@ -45,8 +45,8 @@ def labelled(values: Iterable[tuple[str, str]]) -> Table:
 def project_hours(project: ProjectRecord) -> str:
     """What a project has used, and has left."""
     if project.max_hours is None or project.left_hours is None:
-        return f"{project.used_hours:.2f} used, no limit"
-    return f"{project.used_hours:.2f} of {project.max_hours:g} used, {project.left_hours:.2f} left"
+        return f"{_hours(project.used_hours)} used, no limit"
+    return f"{_hours(project.used_hours)} of {project.max_hours:g} used, {_hours(project.left_hours)} left"
 
 
 def specification(spec: JsonObject) -> Text:
@@ -61,7 +61,7 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "state", status(job)
     yield "attempts", str(job.epoch)
     yield "priority", str(job.priority)
-    yield "used hours", f"{job.used_hours:.2f}" + ("" if job.max_hours is None else f" of {job.max_hours:g}")
+    yield "used hours", _hours(job.used_hours) + ("" if job.max_hours is None else f" of {job.max_hours:g}")
     if job.deadline is not None:
         yield "deadline", f"{job.deadline:%Y-%m-%d %H:%M:%S %Z}"
     yield "after", " ".join(job.after)
@@ -84,3 +84,7 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
         yield artifact.name, f"{artifact.sha256}  {artifact.size} bytes"
     if job.result is not None:
         yield "result", json.dumps(job.result)
+
+
+def _hours(hours: float) -> str:
+    return f"{round(hours, 4):g}"

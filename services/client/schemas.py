@@ -15,18 +15,43 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import PydanticSerializationError, to_json
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
-Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
-TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$")]
+
+def _worded(words: str) -> WrapValidator:
+    """Says what a text must be, where pydantic would name the pattern that it does not match."""
+
+    def check(value: object, matched: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return matched(value)
+        except ValidationError:
+            raise ValueError(f"must be {words}") from None
+
+    return WrapValidator(check)
+
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$"),
+    _worded("1 to 100 letters, digits, spaces, dots, _ or -, the first a letter or digit"),
+]
+Project = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$"),
+    _worded("1 to 60 small letters, digits or -, the first a letter"),
+]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), _worded("64 hexadecimal digits in small letters")]
+JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$"), _worded("12 digits and small letters")]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{12}$"), _worded("12 digits and small letters")]
 SubmissionId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,29}-[0-9a-z]{12}-[0-9]{1,9}$")]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
 MediaType = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}/[a-z0-9.+-]{1,79}$")]  # a header of answers
 JsonObject = dict[str, JsonValue]
+Item = TypeVar("Item")
 
 
 def _written_out(value: object) -> object:
@@ -51,7 +76,6 @@ def _encodable(value: JsonObject) -> JsonObject:
 
 SentObject = Annotated[JsonObject, AfterValidator(_encodable)]
 Deadline = Annotated[
-Item = TypeVar("Item")
     AwareDatetime,
     Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
     BeforeValidator(_written_out),
@@ -65,6 +89,13 @@ class Schema(BaseModel):
     """Unknown fields are refused, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Schema, Generic[Item]):
+    """A part of a list, the newest first; asking again with the cursor gives the next one."""
+
+    items: list[Item]
+    next_cursor: str | None  # null: this is the last
 
 
 class JobKind(StrEnum):
@@ -91,13 +122,6 @@ class JobState(StrEnum):
 
 
 class Preset(StrEnum):
-class Page(Schema, Generic[Item]):
-    """A part of a list, the newest first; asking again with the cursor gives the next one."""
-
-    items: list[Item]
-    next_cursor: str | None  # null: this is the last
-
-
     """What a spec starts from: the paper's configuration, or one that two CPU cores finish in minutes."""
 
     PAPER = "paper"

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .cli_connection import DEFAULT_URL, AsJson, Url, print_json, say, service
+from .cli_connection import DEFAULT_URL, AsJson, Url, id_of, print_json, say, service
 from .schemas import Scope, TokenPage, TokenRecord
 
 ID_LENGTH = 12
@@ -49,7 +49,9 @@ def list_(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
 
 @token_app.command()
-def revoke(token_id: Annotated[str, typer.Argument(metavar="ID")], url: Url = DEFAULT_URL) -> None:
+def revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", callback=id_of("token"))], url: Url = DEFAULT_URL
+) -> None:
     """Make a token good for nothing, at once."""
     with service(url) as client:
         client.revoke_token(token_id)

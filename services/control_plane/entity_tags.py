@@ -31,14 +31,15 @@ def entity_tag(document: BaseModel) -> str:
 
 
 def matches(header: str, tag: str) -> bool:
-    """Whether a header names the tag, or any. Ours are strong: a weak one is never ours."""
+    """Whether a header names the tag, or any. A weak one is not ours: nothing is written that depends on it."""
     return header.strip() == "*" or tag in (named.strip() for named in header.split(","))
 
 
 def tagged(document: Document, response: Response, if_none_match: str | None) -> Document | Response:
     """The document with its tag, or nothing but the tag where the header names it."""
     tag = entity_tag(document)
-    if if_none_match is not None and matches(if_none_match, tag):
+    named = (if_none_match or "").replace("W/", "")  # a proxy weakens the tags of what it compresses
+    if matches(named, tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
     response.headers["ETag"] = tag
     return document

@@ -63,7 +63,7 @@ def reached_limits(job: JobRow, used: float, now: datetime) -> tuple[InvalidFiel
         reached.append(InvalidField(field="deadline", message=f"{job.deadline:%Y-%m-%dT%H:%M:%SZ} has passed: {fix}"))
     if job.max_hours is not None and job.max_hours <= used:
         fix = f"resume it with more, as `fasterseg resume {job.id} --max-hours HOURS` does"
-        message = f"{used:.2f} of {job.max_hours:g} were used: {fix}"
+        message = f"{round(used, 4):g} of {job.max_hours:g} were used: {fix}"
         reached.append(InvalidField(field="max_hours", message=message))
     return tuple(reached)
 
@@ -74,7 +74,7 @@ def used_up_projects(session: Session, projects: Collection[str]) -> dict[str, I
     for row in session.scalars(select(ProjectRow).where(ProjectRow.name.in_(projects))).all():
         if row.max_hours is not None and (used := used_hours_of_project(session, row.name)) >= row.max_hours:
             fix = f"an operator gives it more, as `fasterseg project limit {row.name} --max-hours HOURS` does"
-            message = f"{used:.2f} of {row.max_hours:g} of project {row.name} were used: {fix}"
+            message = f"{round(used, 4):g} of {row.max_hours:g} of project {row.name} were used: {fix}"
             reached[row.name] = InvalidField(field="project.max_hours", message=message)
     return reached
 

@@ -187,7 +187,7 @@ def test_an_unreachable_service_is_named_with_the_fix(plane: FakeControlPlane, r
         (["submit", "search", "--spec", "/does/not/exist.json"], "No such file or directory"),
         (["submit", "search", "--input", "table=1"], "table: Extra inputs are not permitted"),
         (["submit", "search", "--plan", "--wait"], "--plan submits nothing that could be waited for"),
-        (["submit", "search", "--after", "x"], "after.0: String should match pattern"),
+        (["submit", "search", "--after", "x"], "after.0: must be 12 digits and small letters"),
         (["list", "--limit", "0"], "Input should be greater than or equal to 1"),
         (["list", "--url", "localhost:8000"], "'localhost:8000' is no address like http://127.0.0.1:8000"),
         (["frobnicate"], "No such command 'frobnicate'"),
@@ -336,14 +336,14 @@ def test_a_limit_that_cannot_be_is_wrong_usage(
 
 
 def test_a_job_past_a_limit_is_shown_with_the_limit_and_what_it_used(plane: FakeControlPlane, run: Run) -> None:
-    limit = "max_hours: 2.10 of 2 were used"
+    limit = "max_hours: 2.1 of 2 were used"
     deadline = datetime(2026, 12, 1, 8, tzinfo=UTC)
     job = a_job(paused=True, max_hours=2, used_hours=2.1, deadline=deadline, limit_reached=limit)
 
     lines = [" ".join(line.split()) for line in run("show", plane.add(job)).stdout.splitlines()]
 
     assert f"state paused: {limit}" in lines
-    assert "used hours 2.10 of 2" in lines
+    assert "used hours 2.1 of 2" in lines
     assert "deadline 2026-12-01 08:00:00 UTC" in lines
     assert "paused: max_hours:" in " ".join(run("list").stdout.split())
 
@@ -370,6 +370,21 @@ def test_logs_are_printed_as_they_are(plane: FakeControlPlane, run: Run) -> None
     plane.logs = ["epoch 1 [bold]\nepoch 2"]
 
     assert run("logs", plane.add(a_job())).stdout == "epoch 1 [bold]\nepoch 2"
+
+
+def test_the_log_of_an_earlier_attempt_is_printed(plane: FakeControlPlane, run: Run) -> None:
+    plane.logs, plane.earlier_logs = ["again\n"], {1: "killed\n"}
+    job_id = plane.add(a_job())
+
+    assert run("logs", job_id, "--attempt", "1").stdout == "killed\n"
+    assert "leave --attempt out" in run("logs", job_id, "--follow", "--attempt", "1").stderr
+
+
+@pytest.mark.parametrize("arguments", [["show", ""], ["cancel", "../tokens"], ["token", "revoke", "ABCDEFGHIJKL"]])
+def test_what_is_no_id_is_a_usage_error(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+
+    assert (result.exit_code, "12 digits and small letters" in result.stderr) == (2, True)
 
 
 def test_followed_logs_end_with_the_job(plane: FakeControlPlane, run: Run) -> None:

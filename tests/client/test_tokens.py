@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from services.client.cli import app
 from services.client.client import FasterSegClient
 from services.client.credentials import LOCAL_FILE, TOKEN, TOKEN_FILE, find_token
-from services.client.schemas import TokenPage
+from services.client.schemas import Problem, TokenPage
 from tests.client.conftest import Run
-from tests.client.fake_control_plane import FakeControlPlane
+from tests.client.fake_control_plane import FakeControlPlane, problem_answer
 
 HERE, AWAY = "http://127.0.0.1:8000", "https://fasterseg.example"
 
@@ -65,17 +65,17 @@ def test_the_environments_comes_before_files(monkeypatch: pytest.MonkeyPatch, a_
     a_local_service(a_folder)
     (a_folder / "file").write_text("of a file\n")
     monkeypatch.setenv(TOKEN_FILE, str(a_folder / "file"))
-    assert find_token(AWAY) == "of a file"
+    assert find_token(AWAY) == ("of a file", str(a_folder / "file"))
 
     monkeypatch.setenv(TOKEN, "of the environment")
-    assert find_token(AWAY) == "of the environment"
+    assert find_token(AWAY) == ("of the environment", TOKEN)
 
 
 def test_a_local_services_token_is_shown_to_this_machine_alone(a_folder: Path) -> None:
     a_local_service(a_folder)
 
-    assert find_token(HERE) == "of this machine"
-    assert find_token("http://localhost:1234") == "of this machine"
+    found = ("of this machine", str(LOCAL_FILE))
+    assert (find_token(HERE), find_token("http://localhost:1234")) == (found, found)
     assert find_token(AWAY) is None
 
 
@@ -86,6 +86,17 @@ def test_a_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, run
         find_token(HERE)
     result = run("token", "list")
     assert (result.exit_code, "nowhere" in result.stderr) == (2, True)
+
+
+def test_a_refusal_says_where_the_token_came_from(
+    plane: FakeControlPlane, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN, "revoked")
+    plane.refusals["GET /tokens"] = problem_answer(Problem(title="Not authorized", status=401, detail="no such token"))
+
+    result = run("token", "list")
+
+    assert result.stderr == f"401 Not authorized: no such token\nthe token shown is that of {TOKEN}\n"
 
 
 def test_a_token_is_made_and_its_secret_alone_printed(plane: FakeControlPlane, run: Run) -> None:

@@ -140,7 +140,7 @@ def test_a_submission_is_accepted_and_says_what_it_waits_for(api: TestClient, pa
     job = api.post("jobs", json={"kind": "profile", "preset": "quick"}).json()
 
     assert (job["state"], job["paused"]) == ("queued", True)
-    assert job["limit_reached"].startswith("project.max_hours: 0.00 of 0 of project default were used")
+    assert job["limit_reached"].startswith("project.max_hours: 0 of 0 of project default were used")
     parts.runnable.clear()
     api.put("projects/default", json={"max_hours": 1})
     assert parts.runnable.is_set()

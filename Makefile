@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-gpu test-nvidia test-images test-s3 lint types up down clean
+.PHONY: help install demo test test-faults test-gpu test-nvidia test-images test-s3 audit lint types up down clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,11 @@ test-images: $(INSTALLED) ## what each container image installs, in clean enviro
 
 test-s3: $(INSTALLED) ## the S3 store against a real server, Ceph's, whose Debian packages are fetched (a minute)
 	$(BIN)/pytest -m s3
+
+audit: ## known vulnerabilities of the pinned packages, as the internet tells them
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 lint: $(INSTALLED) ## style, format and import rules
 	$(BIN)/ruff check

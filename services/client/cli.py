@@ -33,7 +33,7 @@ from .lut_cli import lut_app
 from .plan_display import plan_details
 from .progress import status, title
 from .project_cli import project_app
-from .schemas import Deadline, Inputs, Job, JobKind, JobState, JsonObject, Plan, Preset
+from .schemas import Deadline, Inputs, Job, JobId, JobKind, JobState, JsonObject, Plan, Preset
 from .token_cli import token_app
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.", callback=id_of("job"))]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a job.", callback=id_of(JobId))]
 MaxHoursOption = Annotated[
     float | None,
     typer.Option("--max-hours", metavar="HOURS", help="Pause it after so many hours of work, times its GPUs."),
@@ -168,9 +168,9 @@ def logs(
     attempt: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="An earlier attempt's.")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Print what a job's latest attempt has printed."""
+    """Print what a job's latest attempt, or an earlier one, has printed."""
     if follow and attempt is not None:
-        raise typer.BadParameter("--follow prints the latest attempt: leave --attempt out")
+        raise typer.BadParameter("an earlier attempt prints nothing more: leave --follow out", param_hint="--attempt")
     with service(url) as client:
         for piece in client.follow_logs(job_id) if follow else [client.logs(job_id, attempt=attempt)]:
             typer.echo(piece, nl=False)

@@ -14,7 +14,7 @@ from .client import FasterSegClient
 from .credentials import find_token
 from .errors import FasterSegError, ProblemError, UnreachableError
 from .progress import title, watch
-from .schemas import Job, JobId, JobState, JsonObject
+from .schemas import Job, JobState, JsonObject
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FAILED = 1  # the job failed or was cancelled, or the service refused
@@ -39,14 +39,15 @@ JsonFile = Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
 
 
-def id_of(what: str) -> Callable[[str], str]:
-    """Checks an argument that is the id of a job or a token: a script's empty variable asks the service for nothing."""
+def id_of(kind: type[str]) -> Callable[[str], str]:
+    """Checks an argument that is an id: with a script's empty variable nothing is asked of the service."""
+    ids = TypeAdapter(kind)
 
     def check(text: str) -> str:
         try:
-            return TypeAdapter(JobId).validate_python(text)
+            return ids.validate_python(text)
         except ValidationError as error:
-            raise typer.BadParameter(f"{text!r} is no id of a {what}: these are 12 digits and small letters") from error
+            raise typer.BadParameter(f"{text!r}: an id {_said(error)}") from error
 
     return check
 
@@ -58,7 +59,7 @@ def service(url: str) -> Iterator[FasterSegClient]:
         token = find_token(url)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"the token cannot be read: {error}") from error
-    with FasterSegClient(url, token=token and token.secret) as client:
+    with FasterSegClient(url, token=None if token is None else token.secret) as client:
         try:
             yield client
         except FasterSegError as error:
@@ -97,8 +98,7 @@ def sent_object(file: BinaryIO) -> JsonObject:
 
 def first_error(error: ValidationError) -> str:
     """The first wrong field, and what is wrong with it."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {_said(error)}"
 
 
 def print_json(value: BaseModel) -> None:
@@ -109,3 +109,7 @@ def print_json(value: BaseModel) -> None:
 def say(message: str) -> None:
     """Prints a message for people, on standard error."""
     typer.echo(message, err=True)
+
+
+def _said(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -13,7 +13,7 @@ from typing import Self, TypedDict, Unpack
 import httpx
 from pydantic import BaseModel
 
-from .errors import FasterSegError
+from .errors import FasterSegError, ProblemError
 from .schemas import (
     ArchitecturePage,
     ArchitectureRecord,
@@ -195,7 +195,12 @@ class FasterSegClient:
         printed = ""
         while True:
             is_final = self._followed(job_id).state.is_final  # read first, so that the last lines are not missed
-            log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
+            try:
+                log = self._get(f"jobs/{job_id}/logs", patience_seconds=FOLLOW_PATIENCE_SECONDS).text
+            except ProblemError as error:
+                if is_final or error.status != httpx.codes.GONE:
+                    raise
+                log = ""  # of an attempt that was lost: the next one follows
             if not printed.startswith(log):  # what is kept while Ray is away may lack the last lines
                 yield log.removeprefix(printed)
                 printed = log

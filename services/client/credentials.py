@@ -2,8 +2,8 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
@@ -12,7 +12,8 @@ LOCAL_FILE = Path(".fasterseg/api.token")  # written by `fasterseg up`
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # the only ones that are shown a token of this machine
 
 
-class FoundToken(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class FoundToken:
     secret: str
     place: str  # the variable or file that holds it
 
@@ -36,4 +37,4 @@ def find_token(url: str) -> FoundToken | None:
 def _checked(token: str, place: str) -> FoundToken:
     if re.fullmatch(r"[ -~]+", token.strip()) is None:
         raise ValueError(f"{place} holds no token, which is one line of ASCII characters")
-    return FoundToken(token.strip(), place)
+    return FoundToken(secret=token.strip(), place=place)

@@ -46,7 +46,7 @@ def project_hours(project: ProjectRecord) -> str:
     """What a project has used, and has left."""
     if project.max_hours is None or project.left_hours is None:
         return f"{_hours(project.used_hours)} used, no limit"
-    return f"{_hours(project.used_hours)} of {project.max_hours:g} used, {_hours(project.left_hours)} left"
+    return f"{_hours(project.used_hours)} of {_hours(project.max_hours)} used, {_hours(project.left_hours)} left"
 
 
 def specification(spec: JsonObject) -> Text:
@@ -61,7 +61,7 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "state", status(job)
     yield "attempts", str(job.epoch)
     yield "priority", str(job.priority)
-    yield "used hours", _hours(job.used_hours) + ("" if job.max_hours is None else f" of {job.max_hours:g}")
+    yield "used hours", _hours(job.used_hours) + ("" if job.max_hours is None else f" of {_hours(job.max_hours)}")
     if job.deadline is not None:
         yield "deadline", f"{job.deadline:%Y-%m-%d %H:%M:%S %Z}"
     yield "after", " ".join(job.after)
@@ -87,4 +87,4 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
 
 
 def _hours(hours: float) -> str:
-    return f"{round(hours, 4):g}"
+    return f"{round(hours, 4):.10g}"

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .cli_connection import DEFAULT_URL, AsJson, Url, id_of, print_json, say, service
-from .schemas import Scope, TokenPage, TokenRecord
+from .schemas import Scope, TokenId, TokenPage, TokenRecord
 
 ID_LENGTH = 12
 
@@ -50,7 +50,7 @@ def list_(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
 @token_app.command()
 def revoke(
-    token_id: Annotated[str, typer.Argument(metavar="ID", callback=id_of("token"))], url: Url = DEFAULT_URL
+    token_id: Annotated[str, typer.Argument(metavar="ID", callback=id_of(TokenId))], url: Url = DEFAULT_URL
 ) -> None:
     """Make a token good for nothing, at once."""
     with service(url) as client:

@@ -2,6 +2,8 @@
 
 import logging
 import threading
+import time
+from dataclasses import dataclass
 
 from services.control_plane.logs import copy_logs
 from services.control_plane.ray_jobs import RayJobs
@@ -11,7 +13,15 @@ from services.storage.database import Database, said
 from services.storage.errors import DomainError
 from services.telemetry.logs import attempt_fields
 
+RETRY_SECONDS = 15.0  # until a log is asked for again that Ray or the store refused
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refusal:
+    error: str
+    until: float  # of the monotonic clock
 
 
 def copy_logs_until(
@@ -22,9 +32,10 @@ def copy_logs_until(
     A round that fails is logged, once until one succeeds: the next tries again.
     """
     complaint = ""
+    refusals: dict[str, _Refusal] = {}  # by attempt
     while not stop.is_set():
         try:
-            _copy_once(database, store, ray)
+            refusals = _copy_once(database, store, ray, refusals)
             complaint = ""
         except Exception as error:  # noqa: BLE001  # whatever it was, the next round must come
             before, complaint = complaint, said(error)
@@ -33,14 +44,25 @@ def copy_logs_until(
         stop.wait(seconds)
 
 
-def _copy_once(database: Database, store: BlobStore, ray: RayJobs) -> None:
+def _copy_once(
+    database: Database, store: BlobStore, ray: RayJobs, refusals: dict[str, _Refusal]
+) -> dict[str, _Refusal]:
+    """Copies what is due, but for what was refused a moment ago; returns what is refused now."""
     with database.reading() as session:
         uncopied = uncopied_logs(session)
     jobs = ray.list_jobs() if uncopied else {}
+    refused: dict[str, _Refusal] = {}
     for log in uncopied:
-        job = jobs.get(log.submission_id)
-        if job is not None and (job.state.is_over or not log.is_over):  # of what is over, everything
-            try:
-                copy_logs(database, store, ray, log)
-            except (DomainError, OSError) as error:  # or a disk is full; the others must not wait for it
-                _log.warning("log was not copied", extra={**attempt_fields(log.submission_id), "error": str(error)})
+        attempt, earlier = log.submission_id, refusals.get(log.submission_id)
+        if attempt not in jobs or (log.is_over and not jobs[attempt].state.is_over):  # it will print more
+            continue
+        if earlier is not None and time.monotonic() < earlier.until:
+            refused[attempt] = earlier
+            continue
+        try:
+            copy_logs(database, store, ray, log)
+        except (DomainError, OSError) as error:  # or a disk is full; the others must not wait for it
+            refused[attempt] = _Refusal(error=str(error), until=time.monotonic() + RETRY_SECONDS)
+            if earlier is None or earlier.error != str(error):
+                _log.warning("log was not copied", extra={**attempt_fields(attempt), "error": str(error)})
+    return refused

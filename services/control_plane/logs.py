@@ -26,13 +26,13 @@ def read_logs(database: Database, store: BlobStore, ray: RayJobs, job_id: str, e
         attempt = find_attempt(session, job_id, epoch)
     if attempt is None:
         return ""
-    printed = None if is_whole(attempt) else _rays(ray, attempt)
-    if printed is not None:
+    printed = None if is_whole(attempt) else _ask_ray(ray, attempt)
+    if printed:
         return printed
     if attempt.logs is not None:
         with store.open(attempt.logs) as body:
             return body.read().decode()
-    if attempt.finished_at is not None:
+    if printed is None and attempt.finished_at is not None and attempt.token_hash is not None:
         raise Gone(f"Ray has lost what attempt {attempt.epoch} of job {job_id} printed, before it was copied")
     return ""
 
@@ -41,14 +41,16 @@ def copy_logs(database: Database, store: BlobStore, ray: RayJobs, log: UncopiedL
     """Keeps what an attempt has printed so far."""
     body = ray.logs(log.submission_id)[-MAX_CHARACTERS:].encode()
     sha256 = hashlib.sha256(body).hexdigest()
+    if not body and log.copy is not None:
+        sha256 = log.copy  # the file is gone, of which Ray says that it is empty
     if sha256 != log.copy:
         keep_blob(database, store, sha256, io.BytesIO(body))
     with database.writing.begin() as session:
         name_log(session, log, sha256)
 
 
-def _rays(ray: RayJobs, attempt: AttemptRow) -> str | None:
-    """What Ray has of an attempt; None where it has lost it, or is away and something is kept."""
+def _ask_ray(ray: RayJobs, attempt: AttemptRow) -> str | None:
+    """What Ray has of an attempt; None where it has lost it, or does not answer and something is kept."""
     try:
         return ray.logs(attempt.submission_id) if attempt.submission_id in ray.list_jobs() else None
     except Unavailable:

@@ -24,9 +24,9 @@ class UncopiedLog:
 
 
 def uncopied_logs(session: Session) -> list[UncopiedLog]:
-    """Running attempts whose turn it is, and those that ended within a day, first those that ended first.
+    """Attempts that ended within a day, first those that ended first, and running ones whose turn it is.
 
-    Of attempts that ended earlier Ray has nothing any more.
+    Of what ended earlier Ray has nothing any more.
     """
     now = database_now(session)
     is_partial = or_(AttemptRow.logs_copied_at.is_(None), AttemptRow.logs_copied_at <= AttemptRow.finished_at)
@@ -37,7 +37,7 @@ def uncopied_logs(session: Session) -> list[UncopiedLog]:
         select(AttemptRow, BlobRow.size)
         .outerjoin(BlobRow, BlobRow.sha256 == AttemptRow.logs)
         .where(is_uncopied)
-        .order_by(AttemptRow.finished_at)
+        .order_by(AttemptRow.finished_at.nulls_last())
     )
     return [
         UncopiedLog(submission_id=row.submission_id, is_over=row.finished_at is not None, copy=row.logs)
@@ -47,9 +47,9 @@ def uncopied_logs(session: Session) -> list[UncopiedLog]:
 
 
 def name_log(session: Session, log: UncopiedLog, sha256: str) -> None:
-    """Makes a blob what an attempt printed. One that has ended meanwhile is left to a later copy, which is whole."""
+    """Makes a blob what an attempt printed, unless it has ended or been copied meanwhile: a later copy has more."""
     attempt, _ = lock_attempt(session, log.submission_id)
-    if log.is_over or attempt.finished_at is None:
+    if log.is_over == (attempt.finished_at is not None) and attempt.logs == log.copy:
         attempt.logs, attempt.logs_copied_at = sha256, database_now(session)
 
 

@@ -214,7 +214,7 @@ class FakeControlPlane:
         self.planned: list[JobSubmission] = []
         self.plan = a_plan()  # the answer to each of them
         self.limits: Limits | None = None  # with which a job was resumed
-        self.logs: list[str] = [""]  # likewise
+        self.logs: list[str | None] = [""]  # likewise; None: it was lost
         self.earlier_logs: dict[int, str] = {}  # by attempt
         self.events = [Event(sequence=n, kind="epoch", epoch=1, data={}, created_at=NOW) for n in (1, 2, 3, 4, 5)]
         self.artifacts: dict[str, bytes] = {}
@@ -316,6 +316,8 @@ class FakeControlPlane:
                 )
             case "GET", ["jobs", _, "logs"]:
                 text = self.earlier_logs[int(query["attempt"])] if "attempt" in query else _next(self.logs)
+                if text is None:
+                    return problem_answer(Problem(title="Gone", status=410, detail="it was lost with Ray"))
                 return Answer(200, text.encode())
             case "GET", ["artifacts", digest]:
                 return Answer(200, self.artifacts[digest])

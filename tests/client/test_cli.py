@@ -377,14 +377,14 @@ def test_the_log_of_an_earlier_attempt_is_printed(plane: FakeControlPlane, run: 
     job_id = plane.add(a_job())
 
     assert run("logs", job_id, "--attempt", "1").stdout == "killed\n"
-    assert "leave --attempt out" in run("logs", job_id, "--follow", "--attempt", "1").stderr
+    assert "leave --follow out" in run("logs", job_id, "--follow", "--attempt", "1").stderr
 
 
 @pytest.mark.parametrize("arguments", [["show", ""], ["cancel", "../tokens"], ["token", "revoke", "ABCDEFGHIJKL"]])
 def test_what_is_no_id_is_a_usage_error(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
 
-    assert (result.exit_code, "12 digits and small letters" in result.stderr) == (2, True)
+    assert (result.exit_code, "an id must be 12 digits and small letters" in result.stderr) == (2, True)
 
 
 def test_followed_logs_end_with_the_job(plane: FakeControlPlane, run: Run) -> None:

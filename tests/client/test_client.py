@@ -148,6 +148,21 @@ def test_lines_are_printed_once_though_ray_is_away_and_the_copy_lacks_the_last(
     assert list(client.follow_logs(job_id, poll_seconds=0.001)) == ["one\ntwo\n", "three\n"]
 
 
+def test_a_lost_log_is_followed_by_that_of_the_next_attempt(plane: FakeControlPlane, client: FasterSegClient) -> None:
+    job_id = plane.add(a_job(), a_job(), a_job(state=JobState.SUCCEEDED))
+    plane.logs = [None, "again\n"]
+
+    assert list(client.follow_logs(job_id, poll_seconds=0.001)) == ["again\n"]
+
+
+def test_a_log_that_is_lost_at_the_end_is_an_error(plane: FakeControlPlane, client: FasterSegClient) -> None:
+    job_id = plane.add(a_job(state=JobState.FAILED))
+    plane.logs = [None]
+
+    with pytest.raises(ProblemError, match="410 Gone"):
+        list(client.follow_logs(job_id, poll_seconds=0.001))
+
+
 def test_a_corrupted_artifact_is_refused(plane: FakeControlPlane, client: FasterSegClient) -> None:
     digest = plane.add_artifact(b"weights")
     plane.artifacts[digest] = b"weightz"

@@ -21,6 +21,12 @@ def test_a_project_is_shown(plane: FakeControlPlane, run: Run) -> None:
     assert shown == plane.projects["maps"]
 
 
+def test_hours_of_a_large_project_are_shown_to_their_last_digit(plane: FakeControlPlane, run: Run) -> None:
+    plane.projects["maps"] = a_project(name="maps", max_hours=1_500_000, used_hours=1_234_567.25, left_hours=265_432.75)
+
+    assert lines(run("project", "show", "maps").stdout)[1] == "hours 1234567.25 of 1500000 used, 265432.75 left"
+
+
 def test_projects_are_listed(plane: FakeControlPlane, run: Run) -> None:
     plane.projects["maps"] = a_project(name="maps", max_hours=20, left_hours=18.75)
 

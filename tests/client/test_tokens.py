@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from services.client.cli import app
 from services.client.client import FasterSegClient
-from services.client.credentials import LOCAL_FILE, TOKEN, TOKEN_FILE, find_token
+from services.client.credentials import LOCAL_FILE, TOKEN, TOKEN_FILE, FoundToken, find_token
 from services.client.schemas import Problem, TokenPage
 from tests.client.conftest import Run
 from tests.client.fake_control_plane import FakeControlPlane, problem_answer
@@ -65,16 +65,16 @@ def test_the_environments_comes_before_files(monkeypatch: pytest.MonkeyPatch, a_
     a_local_service(a_folder)
     (a_folder / "file").write_text("of a file\n")
     monkeypatch.setenv(TOKEN_FILE, str(a_folder / "file"))
-    assert find_token(AWAY) == ("of a file", str(a_folder / "file"))
+    assert find_token(AWAY) == FoundToken(secret="of a file", place=str(a_folder / "file"))
 
     monkeypatch.setenv(TOKEN, "of the environment")
-    assert find_token(AWAY) == ("of the environment", TOKEN)
+    assert find_token(AWAY) == FoundToken(secret="of the environment", place=TOKEN)
 
 
 def test_a_local_services_token_is_shown_to_this_machine_alone(a_folder: Path) -> None:
     a_local_service(a_folder)
 
-    found = ("of this machine", str(LOCAL_FILE))
+    found = FoundToken(secret="of this machine", place=str(LOCAL_FILE))
     assert (find_token(HERE), find_token("http://localhost:1234")) == (found, found)
     assert find_token(AWAY) is None
 

@@ -19,6 +19,7 @@ class FakeRay:
         self.stopped: list[str] = []
         self.printed: dict[str, str] = {}
         self.is_away = False
+        self.withheld: set[str] = set()  # the jobs whose logs it does not give
         self.loses_submissions = False
         self.work: Callable[[], object] = lambda: None  # before it answers
         self.checks = 0
@@ -39,6 +40,8 @@ class FakeRay:
 
     def logs(self, submission_id: str) -> str:
         self.check()
+        if submission_id in self.withheld:
+            raise Unavailable(f"no agent has the log of {submission_id}")
         return self.printed.get(submission_id, "")
 
     def check(self) -> None:

@@ -3,17 +3,17 @@
 import json
 import math
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import IO
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
 
 from services.client.schemas import JobKind
 from services.control_plane.app import create_app
 from services.control_plane.parts import Parts
-from services.storage.database import Database, database_now
+from services.storage.database import Database
 from services.storage.documents import add_calibration
 from services.storage.errors import InvalidRequest
 from services.storage.folder_store import FolderStore
@@ -92,25 +92,40 @@ def test_latency_tables_are_listed_with_what_they_were_measured_on(api: TestClie
     assert summary["fingerprint"]["engine"] == "onnxruntime"
 
 
-@pytest.mark.parametrize("are_as_old", [True, False])
-def test_documents_are_listed_page_by_page(api: TestClient, database: Database, are_as_old: bool):
-    document = a_latency_table_document()
-    added = []
-    for threads in range(1, 6):
-        table = document | {"fingerprint": document["fingerprint"] | {"threads": threads}}
-        added.append(api.post("latency-tables", json={"document": table}).json()["id"])
-    if are_as_old:
+def added_tables(api: TestClient, database: Database, count: int, seconds_between: float) -> list[str]:
+    """The ids of tables that were added so long after one another."""
+    document, tables = a_latency_table_document(), []
+    for number in range(count):
+        fingerprint = document["fingerprint"] | {"threads": number + 1}
+        answer = api.post("latency-tables", json={"document": document | {"fingerprint": fingerprint}})
+        tables.append(answer.json()["id"])
         with database.writing.begin() as session:
-            session.execute(update(LatencyTableRow).values(created_at=database_now(session)))
-    expected = sorted(added) if are_as_old else added[::-1]
+            added = datetime(2026, 11, 27, tzinfo=UTC) + timedelta(seconds=number * seconds_between)
+            session.get_one(LatencyTableRow, tables[-1]).created_at = added
+    return tables
 
-    seen, cursor = [], None
-    for _ in range(3):
-        page = api.get("latency-tables", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
-        seen.append([item["id"] for item in page["items"]])
+
+def pages(api: TestClient, path: str, limit: int) -> list[list[str]]:
+    """The ids on each page of a list."""
+    pages, cursor = [], None
+    while True:
+        page = api.get(path, params={"limit": limit} | ({"cursor": cursor} if cursor else {})).json()
+        pages.append([item["id"] for item in page["items"]])
         cursor = page["next_cursor"]
+        if cursor is None:
+            return pages
 
-    assert (seen, cursor) == ([expected[:2], expected[2:4], expected[4:]], None)
+
+def test_documents_are_listed_page_by_page_the_newest_first(api: TestClient, database: Database):
+    first, second, third = added_tables(api, database, 3, seconds_between=1.0)
+
+    assert pages(api, "latency-tables", limit=2) == [[third, second], [first]]
+
+
+def test_documents_of_the_same_moment_are_listed_once_each(api: TestClient, database: Database):
+    first, second, third = sorted(added_tables(api, database, 3, seconds_between=0.0))
+
+    assert pages(api, "latency-tables", limit=2) == [[first, second], [third]]
 
 
 def test_a_cursor_that_is_none_of_the_list_is_refused(api: TestClient):

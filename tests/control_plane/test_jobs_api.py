@@ -11,9 +11,9 @@ from services.control_plane.logs import copy_logs
 from services.control_plane.parts import Parts
 from services.control_plane.ray_jobs import RayState
 from services.storage.attempt_logs import uncopied_logs
-from services.storage.attempts import lose_attempt
+from services.storage.attempts import lose_attempt, open_attempt
 from services.storage.database import Database, database_now
-from services.storage.jobs import pause_where_limits_are_reached
+from services.storage.jobs import claim_job, pause_where_limits_are_reached
 from services.storage.tables import AttemptRow
 from services.storage.worker_writes import acknowledge_stop, heartbeat
 from tests.control_plane.builders import submitted
@@ -285,6 +285,32 @@ def test_a_log_that_was_lost_with_ray_is_gone(api: TestClient, database: Databas
     assert response.status_code == 410
     detail = f"Ray has lost what attempt 1 of job {job} printed, before it was copied"
     assert response.json()["detail"] == detail
+
+
+def test_an_attempt_that_ray_never_had_has_printed_nothing(api: TestClient, database: Database):
+    job = submitted(api, "profile")
+    with database.writing.begin() as session:
+        claimed = claim_job(session)
+        assert claimed is not None
+        dispatch = open_attempt(session, claimed, "test")
+        lose_attempt(session, dispatch.submission_id, "not started")
+
+    assert (api.get(f"jobs/{job}/logs").text, api.get(f"jobs/{job}/logs").status_code) == ("", 200)
+
+
+@pytest.mark.parametrize("withheld", [True, False])  # or the file is gone, of which Ray says that it is empty
+def test_what_was_copied_is_read_where_ray_has_the_job_and_not_its_log(
+    api: TestClient, parts: Parts, ray: FakeRay, withheld: bool
+):
+    job = submitted(api, "profile")
+    worker = a_started_worker(parts.database)
+    ray.say(worker.submission_id, RayState.RUNNING)
+    ray.printed[worker.submission_id] = "epoch 1\n"
+    copy_all_logs(parts, ray)
+    ray.printed.clear()
+    ray.withheld = {worker.submission_id} if withheld else set()
+
+    assert api.get(f"jobs/{job}/logs").text == "epoch 1\n"
 
 
 def test_logs_of_an_earlier_attempt_are_asked_for_by_its_number(api: TestClient, database: Database, ray: FakeRay):

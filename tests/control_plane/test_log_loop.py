@@ -155,6 +155,59 @@ def test_a_log_that_could_not_be_copied_for_a_day_is_given_up(parts: Parts, ray:
     assert log_of(parts.database, parts.store, attempt) is None
 
 
+def test_a_log_that_ray_does_not_give_keeps_no_other_waiting_and_is_asked_for_again_later(
+    parts: Parts, ray: FakeRay, caplog: pytest.LogCaptureFixture
+):
+    withheld, kept = an_ended_attempt(parts, ray), an_ended_attempt(parts, ray)
+    ray.withheld.add(withheld)
+
+    with caplog.at_level(logging.WARNING):
+        copy(parts, ray, rounds=3)
+
+    assert [log_of(parts.database, parts.store, name) for name in (withheld, kept)] == [None, "done\n"]
+    assert [record.message for record in caplog.records] == ["log was not copied"]
+    ray.withheld.clear()
+    copy(parts, ray)
+    assert log_of(parts.database, parts.store, withheld) == "done\n"
+
+
+def test_what_was_copied_stays_where_ray_has_lost_the_file(parts: Parts, ray: FakeRay):
+    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    copy(parts, ray)
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, attempt, "killed")
+    ray.say(attempt, RayState.FAILED)
+    ray.printed[attempt] = ""
+
+    copy(parts, ray)
+
+    assert log_of(parts.database, parts.store, attempt) == "epoch 1\n"
+
+
+def test_a_replica_that_was_slow_takes_back_no_copy_of_another(parts: Parts, ray: FakeRay):
+    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, attempt, COPY_SECONDS)
+    with parts.database.reading() as session:
+        (log,) = uncopied_logs(session)
+    ray.printed[attempt] += "epoch 2\n"
+    copy(parts, ray)
+    ray.printed[attempt] = "epoch 1\n"
+
+    copy_logs(parts.database, parts.store, ray, log)
+
+    assert log_of(parts.database, parts.store, attempt) == "epoch 1\nepoch 2\n"
+
+
+def test_what_has_ended_is_copied_before_what_runs(parts: Parts, ray: FakeRay):
+    running = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
+    pass_time(parts.database, running, COPY_SECONDS)
+    ended = an_ended_attempt(parts, ray)
+
+    with parts.database.reading() as session:
+        assert [log.submission_id for log in uncopied_logs(session)] == [ended, running]
+
+
 def test_logs_are_copied_after_an_outage_that_is_logged_once(
     parts: Parts, ray: FakeRay, caplog: pytest.LogCaptureFixture
 ):

@@ -1,15 +1,19 @@
 """Migrations make exactly the tables that the code declares."""
 
+from datetime import timedelta
+
 from alembic import command
 from sqlalchemy import Column, Integer, MetaData, inspect, text
 
+from services.storage.artifacts import record_blob
+from services.storage.attempt_logs import is_whole
 from services.storage.attempts import lose_attempt
 from services.storage.database import Database, database_now, migrate, migrating, schema_differences
 from services.storage.documents import add_latency_table, find_latency_table
 from services.storage.jobs import find_job
 from services.storage.limits import used_hours
 from services.storage.projects import narrow
-from services.storage.tables import FIRST_PROJECT, Table
+from services.storage.tables import FIRST_PROJECT, AttemptRow, Table
 from tests.storage.builders import a_job, a_latency_table_document, a_started_worker, end_backoff
 
 
@@ -66,6 +70,24 @@ def test_migrating_again_changes_nothing(database: Database):
 
     with database.reading() as session:
         assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0010"
+
+
+def test_a_log_that_was_kept_before_logs_were_copied_meanwhile_is_whole(database: Database):
+    a_job(database)
+    name = a_started_worker(database).submission_id
+    with database.writing.begin() as session:
+        lose_attempt(session, name, "killed")
+        record_blob(session, 64 * "0", 1)
+        attempt = session.get_one(AttemptRow, name)
+        attempt.logs = 64 * "0"
+        attempt.finished_at = database_now(session) - timedelta(seconds=2)
+    with migrating(database) as config:
+        command.downgrade(config, "0009")
+
+    migrate(database)
+
+    with database.reading() as session:
+        assert is_whole(session.get_one(AttemptRow, name))
 
 
 def test_a_database_of_versions_before_keeps_its_jobs_and_documents(database: Database):

@@ -120,5 +120,5 @@ async def stream(
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
 def logs(_: StoreRead, job_id: Existing, parts: AllParts, attempt: Epoch = None) -> str:
-    """What an attempt, or the latest, printed so far; without Ray, until it was last copied: once a minute."""
+    """What an attempt, or the latest, printed so far; without Ray, until it was last copied."""
     return read_logs(parts.database, parts.store, parts.ray, job_id, attempt)

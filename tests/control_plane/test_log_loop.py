@@ -34,9 +34,21 @@ def an_attempt(parts: Parts, ray: FakeRay, state: RayState, printed: str) -> str
 
 def an_ended_attempt(parts: Parts, ray: FakeRay, state: RayState = RayState.FAILED, printed: str = "done\n") -> str:
     name = an_attempt(parts, ray, state, printed)
-    with parts.database.writing.begin() as session:
-        lose_attempt(session, name, "killed")
+    lose(parts, name)
     return name
+
+
+def a_copied_attempt(parts: Parts, ray: FakeRay, printed: str = "epoch 1\n") -> str:
+    """The id of an attempt that runs, of whose output everything is kept so far."""
+    name = an_attempt(parts, ray, RayState.RUNNING, printed)
+    pass_time(parts.database, name, COPY_SECONDS)
+    copy(parts, ray)
+    return name
+
+
+def lose(parts: Parts, attempt: str) -> None:
+    with parts.database.writing.begin() as session:
+        lose_attempt(session, attempt, "killed")
 
 
 def copy(parts: Parts, ray: FakeRay, rounds: int = 1) -> None:
@@ -72,9 +84,7 @@ def test_a_log_is_copied_whole_once_the_attempt_and_its_ray_job_are_over(parts: 
 
 
 def test_what_a_running_attempt_prints_is_copied_once_a_minute(parts: Parts, ray: FakeRay):
-    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
-    pass_time(parts.database, attempt, COPY_SECONDS)
-    copy(parts, ray)
+    attempt = a_copied_attempt(parts, ray)
     ray.printed[attempt] += "epoch 2\n"
     copy(parts, ray)
     early = log_of(parts.database, parts.store, attempt)
@@ -88,9 +98,7 @@ def test_what_a_running_attempt_prints_is_copied_once_a_minute(parts: Parts, ray
 def test_a_long_log_is_copied_less_often_while_it_grows(parts: Parts, ray: FakeRay):
     seconds = 5 * COPY_SECONDS
     long = int(seconds * COPY_BYTES_PER_SECOND) * "x"
-    attempt = an_attempt(parts, ray, RayState.RUNNING, long)
-    pass_time(parts.database, attempt, COPY_SECONDS)
-    copy(parts, ray)
+    attempt = a_copied_attempt(parts, ray, long)
     ray.printed[attempt] += "\n"
     pass_time(parts.database, attempt, seconds - 1)
     copy(parts, ray)
@@ -103,11 +111,8 @@ def test_a_long_log_is_copied_less_often_while_it_grows(parts: Parts, ray: FakeR
 
 
 def test_the_last_lines_follow_a_copy_that_was_made_before_the_end(parts: Parts, ray: FakeRay):
-    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
-    pass_time(parts.database, attempt, COPY_SECONDS)
-    copy(parts, ray)
-    with parts.database.writing.begin() as session:
-        lose_attempt(session, attempt, "killed")
+    attempt = a_copied_attempt(parts, ray)
+    lose(parts, attempt)
     ray.say(attempt, RayState.FAILED)
     ray.printed[attempt] += "the end\n"
 
@@ -124,8 +129,7 @@ def test_a_copy_of_an_attempt_that_ends_meanwhile_is_not_taken_for_the_whole(par
     pass_time(parts.database, attempt, COPY_SECONDS)
     with parts.database.reading() as session:
         (log,) = uncopied_logs(session)
-    with parts.database.writing.begin() as session:
-        lose_attempt(session, attempt, "killed")
+    lose(parts, attempt)
 
     copy_logs(parts.database, parts.store, ray, log)
 
@@ -172,11 +176,8 @@ def test_a_log_that_ray_does_not_give_keeps_no_other_waiting_and_is_asked_for_ag
 
 
 def test_what_was_copied_stays_where_ray_has_lost_the_file(parts: Parts, ray: FakeRay):
-    attempt = an_attempt(parts, ray, RayState.RUNNING, "epoch 1\n")
-    pass_time(parts.database, attempt, COPY_SECONDS)
-    copy(parts, ray)
-    with parts.database.writing.begin() as session:
-        lose_attempt(session, attempt, "killed")
+    attempt = a_copied_attempt(parts, ray)
+    lose(parts, attempt)
     ray.say(attempt, RayState.FAILED)
     ray.printed[attempt] = ""
 

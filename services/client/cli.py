@@ -22,6 +22,7 @@ from .cli_connection import (
     id_of,
     json_object,
     print_json,
+    said,
     sent_object,
     service,
     watch_to_the_end,
@@ -56,7 +57,7 @@ def _moment(text: str) -> datetime:
     try:
         moment: datetime = TypeAdapter(Deadline).validate_python(text)
     except ValidationError as error:
-        raise typer.BadParameter(f"{text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        raise typer.BadParameter(f"{text!r}: {said(error)}") from error
     return moment
 
 

@@ -47,7 +47,7 @@ def id_of(kind: type[str]) -> Callable[[str], str]:
         try:
             return ids.validate_python(text)
         except ValidationError as error:
-            raise typer.BadParameter(f"{text!r}: an id {_said(error)}") from error
+            raise typer.BadParameter(f"{text!r}: an id {said(error)}") from error
 
     return check
 
@@ -88,7 +88,7 @@ def json_object(name: str, content: str | bytes) -> JsonObject:
     try:
         return TypeAdapter(JsonObject).validate_json(content)
     except ValidationError as error:
-        raise typer.BadParameter(f"{name}: not a JSON object: {error.errors()[0]['msg']}") from error
+        raise typer.BadParameter(f"{name}: not a JSON object: {said(error)}") from error
 
 
 def sent_object(file: BinaryIO) -> JsonObject:
@@ -98,7 +98,12 @@ def sent_object(file: BinaryIO) -> JsonObject:
 
 def first_error(error: ValidationError) -> str:
     """The first wrong field, and what is wrong with it."""
-    return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {_said(error)}"
+    return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {said(error)}"
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong with the first wrong field."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def print_json(value: BaseModel) -> None:
@@ -109,7 +114,3 @@ def print_json(value: BaseModel) -> None:
 def say(message: str) -> None:
     """Prints a message for people, on standard error."""
     typer.echo(message, err=True)
-
-
-def _said(error: ValidationError) -> str:
-    return error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import status
-from .schemas import Job, JsonObject, ProjectRecord
+from .schemas import Job, JsonObject, ProjectRecord, shown_hours
 
 STATE_LENGTH = 100  # in a list; `show` has the whole reason of a failure
 
@@ -45,8 +45,9 @@ def labelled(values: Iterable[tuple[str, str]]) -> Table:
 def project_hours(project: ProjectRecord) -> str:
     """What a project has used, and has left."""
     if project.max_hours is None or project.left_hours is None:
-        return f"{_hours(project.used_hours)} used, no limit"
-    return f"{_hours(project.used_hours)} of {_hours(project.max_hours)} used, {_hours(project.left_hours)} left"
+        return f"{shown_hours(project.used_hours)} used, no limit"
+    used, most, left = map(shown_hours, (project.used_hours, project.max_hours, project.left_hours))
+    return f"{used} of {most} used, {left} left"
 
 
 def specification(spec: JsonObject) -> Text:
@@ -61,7 +62,10 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
     yield "state", status(job)
     yield "attempts", str(job.epoch)
     yield "priority", str(job.priority)
-    yield "used hours", _hours(job.used_hours) + ("" if job.max_hours is None else f" of {_hours(job.max_hours)}")
+    yield (
+        "used hours",
+        shown_hours(job.used_hours) + ("" if job.max_hours is None else f" of {shown_hours(job.max_hours)}"),
+    )
     if job.deadline is not None:
         yield "deadline", f"{job.deadline:%Y-%m-%d %H:%M:%S %Z}"
     yield "after", " ".join(job.after)
@@ -84,7 +88,3 @@ def _rows(job: Job) -> Iterable[tuple[str, str]]:
         yield artifact.name, f"{artifact.sha256}  {artifact.size} bytes"
     if job.result is not None:
         yield "result", json.dumps(job.result)
-
-
-def _hours(hours: float) -> str:
-    return f"{round(hours, 4):.10g}"

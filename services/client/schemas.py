@@ -85,6 +85,11 @@ MaxHours = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 ProjectHours = Annotated[float, Field(ge=0, le=1_000_000_000, allow_inf_nan=False)]
 
 
+def shown_hours(hours: float) -> str:
+    """Hours as messages and tables say them, to a third of a second."""
+    return f"{round(hours, 4):.10g}"
+
+
 class Schema(BaseModel):
     """Unknown fields are refused, values are immutable."""
 

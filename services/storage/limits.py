@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from services.client.schemas import InvalidField
+from services.client.schemas import InvalidField, shown_hours
 from services.storage.tables import AttemptRow, JobRow, ProjectRow
 
 _HOUR = 3600.0  # in seconds
@@ -63,7 +63,7 @@ def reached_limits(job: JobRow, used: float, now: datetime) -> tuple[InvalidFiel
         reached.append(InvalidField(field="deadline", message=f"{job.deadline:%Y-%m-%dT%H:%M:%SZ} has passed: {fix}"))
     if job.max_hours is not None and job.max_hours <= used:
         fix = f"resume it with more, as `fasterseg resume {job.id} --max-hours HOURS` does"
-        message = f"{_hours(used)} of {_hours(job.max_hours)} were used: {fix}"
+        message = f"{shown_hours(used)} of {shown_hours(job.max_hours)} were used: {fix}"
         reached.append(InvalidField(field="max_hours", message=message))
     return tuple(reached)
 
@@ -74,7 +74,7 @@ def used_up_projects(session: Session, projects: Collection[str]) -> dict[str, I
     for row in session.scalars(select(ProjectRow).where(ProjectRow.name.in_(projects))).all():
         if row.max_hours is not None and (used := used_hours_of_project(session, row.name)) >= row.max_hours:
             fix = f"an operator gives it more, as `fasterseg project limit {row.name} --max-hours HOURS` does"
-            message = f"{_hours(used)} of {_hours(row.max_hours)} of project {row.name} were used: {fix}"
+            message = f"{shown_hours(used)} of {shown_hours(row.max_hours)} of project {row.name} were used: {fix}"
             reached[row.name] = InvalidField(field="project.max_hours", message=message)
     return reached
 
@@ -84,7 +84,3 @@ def _is_used_up() -> ColumnElement[bool]:
     used = select(func.coalesce(func.sum(AttemptRow.device_seconds), 0.0)).join(JobRow, JobRow.id == AttemptRow.job)
     of_all_jobs = used.where(JobRow.project == ProjectRow.name).correlate(ProjectRow).scalar_subquery()
     return and_(ProjectRow.max_hours.is_not(None), ProjectRow.max_hours <= of_all_jobs / _HOUR)
-
-
-def _hours(hours: float) -> str:
-    return f"{round(hours, 4):.10g}"
